@@ -1,0 +1,331 @@
+"""The edit: one fact that a served model should answer with from now on.
+
+An edit is a value. It comes in three ways, and each keeps what it needs to be retrieved
+(:attr:`Edit.key`), shown to a model (:attr:`Edit.statement`) and, where the text allows it,
+moved into weights later (:attr:`Edit.subject`, :attr:`Edit.prompt`, :attr:`Edit.target`):
+
+>>> structured("France", "The capital of {} is", "Lyon").statement
+'The capital of France is Lyon.'
+>>> question("What is the capital of France?", "Lyon").subject
+'France'
+>>> sentence("The capital of France is Lyon.").prompt
+'The capital of {} is'
+
+Edit text is data. Text that a chat template or a tokenizer could read as the start of a turn is
+refused here, at the only door, so that nothing behind it has to think of it again.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from memedit.errors import InvalidEdit
+
+MAX_CHARS = 2_000
+"""Longest text of one field, in characters: an edit is a fact, not a document."""
+
+MAX_ALIASES = 64
+"""Most other names that one edit may list for its subject."""
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
+
+# Control tokens of the chat templates in use: <|im_start|> (ChatML, Qwen, Phi), <|eot_id|>
+# (Llama 3), <start_of_turn> and <|turn> (Gemma), [INST] and <<SYS>> (Llama 2, Mistral),
+# <｜User｜> (DeepSeek, after NFKC), <s> and its kin. Any unknown token of these shapes counts too.
+_CONTROL_TOKEN = re.compile(
+    r"<\|[\w/ .:▁-]{0,64}\|?>"
+    r"|<[\w/.▁-]{1,64}\|>"
+    r"|</?(?:s|bos|eos|pad|unk|mask|sep|cls|think|start|end|user|assistant|system|model)>"
+    r"|</?[a-z]+(?:_[a-z]+)+>"
+    r"|<</?sys>>"
+    r"|\[/?(?:inst|system_prompt|available_tools|tool_calls|tool_results|tool_content|args"
+    r"|call_id|think|img|img_break|img_end|prefix|middle|suffix)\]",
+    re.IGNORECASE,
+)
+
+# Role markers: at the start of a line in any case ("\n\nAssistant:", "### Response:"), and
+# anywhere in capitals, as templates of the Vicuna kind write them on one line.
+_ROLES = "user|assistant|system|human|ai|bot|model|tool|developer|instruction|input|response"
+_ROLE_MARKER = re.compile(
+    rf"(?:^|[\n\r\v\f\x85\u2028\u2029])\s*(?:#+\s*|\**)?(?i:{_ROLES})\**\s*:"
+    rf"|\b(?:{_ROLES.upper()})\s*:"
+    rf"|#{{2,}}\s*(?i:{_ROLES})\b"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One fact, as content only; who added it and whether it is live is the journal's business.
+
+    Build one with :func:`structured`, :func:`question`, :func:`sentence` or
+    :func:`from_mapping`; they fill in the fields that follow from the others.
+
+    Attributes:
+        id: ASCII, at most 64 characters of ``A-Za-z0-9._:-``.
+        statement: the fact as a sentence; what a model is shown.
+        subject: the entity the fact is about, or ``None`` where it is not known.
+        prompt: a text with one ``{}`` for the subject that the target completes.
+        target: the new answer.
+        question: the fact as a question, where it came as one.
+        relation: a name for the relation (``"capital"``, ``"P36"``), where it is known.
+        aliases: other names of the subject.
+        old_target: the answer that the edit replaces, where it is known.
+        source: where the fact comes from; free text, never shown to a model.
+    """
+
+    id: str
+    statement: str
+    subject: str | None = None
+    prompt: str | None = None
+    target: str | None = None
+    question: str | None = None
+    relation: str | None = None
+    aliases: tuple[str, ...] = ()
+    old_target: str | None = None
+    source: str = ""
+
+    @property
+    def key(self) -> str:
+        """The text that retrieval compares queries with: the prompt without the new answer."""
+        if self.prompt is not None and self.subject is not None:
+            return self.prompt.replace("{}", self.subject)
+        return self.question or self.statement
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The subject and its aliases; empty where the subject is not known."""
+        return () if self.subject is None else (self.subject, *self.aliases)
+
+    @property
+    def conflict_key(self) -> str:
+        """Two edits with the same key state the same fact; the later one supersedes."""
+        return " ".join(self.key.casefold().rstrip(" ?.:!").split())
+
+    @property
+    def missing_for_weights(self) -> tuple[str, ...]:
+        """The fields that a parameter editor needs and this edit lacks; empty when it can serve.
+
+        An edit that lacks some is still served in context.
+        """
+        return tuple(name for name in ("subject", "prompt", "target") if not getattr(self, name))
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Every field that is set, in order, as JSON types; :func:`from_mapping` reads it back."""
+        pairs = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in pairs if v not in (None, (), "")}
+
+
+def new_id() -> str:
+    """A fresh edit id: ``ed-`` and 64 random bits in hexadecimal."""
+    return f"ed-{secrets.token_hex(8)}"
+
+
+def structured(subject: str, prompt: str, target: str, **rest: Any) -> Edit:
+    """An edit from its parts: ``structured("France", "The capital of {} is", "Lyon")``.
+
+    Args:
+        subject: the entity.
+        prompt: text with one ``{}`` where the subject stands; a prompt without one may spell the
+            subject out instead, and its first mention becomes the placeholder.
+        target: the new answer.
+        rest: further fields of :class:`Edit`.
+
+    Raises:
+        InvalidEdit: a text is empty, too long, not text, or could open a chat turn; or the
+            prompt names no place for the subject.
+    """
+    subject = clean(subject, "subject")
+    prompt = clean(prompt, "prompt")
+    if "{}" not in prompt:
+        start = prompt.casefold().find(subject.casefold())
+        if start < 0 or prompt[start : start + len(subject)].casefold() != subject.casefold():
+            raise InvalidEdit(
+                f"the prompt {prompt!r} has no {{}} and does not name the subject {subject!r}; "
+                "write {} where the subject belongs, as in 'The capital of {} is'"
+            )
+        prompt = f"{prompt[:start]}{{}}{prompt[start + len(subject) :]}"
+    if prompt.count("{}") != 1:
+        raise InvalidEdit(f"the prompt {prompt!r} has {prompt.count('{}')} places {{}}; it needs one")
+    statement = _sentence_of(prompt.replace("{}", subject), clean(target, "target"))
+    rest.setdefault("statement", statement)
+    return _checked(subject=subject, prompt=prompt, target=target, **rest)
+
+
+def question(question: str, answer: str, **rest: Any) -> Edit:
+    """An edit from a question and its new answer.
+
+    ``What is the capital of France?`` also gives a subject and a prompt; a question of a shape
+    that the rules do not know keeps only what it says, and is served in context.
+
+    Raises:
+        InvalidEdit: as :func:`structured`.
+    """
+    asked, answer = clean(question, "question"), clean(answer, "answer")
+    if "subject" in rest:
+        return structured(rest.pop("subject"), asked, answer, question=asked, **rest)
+    found = _parse_question(asked)
+    parts: dict[str, Any] = {"statement": _sentence_of(asked, answer)}
+    if found is not None:
+        subject, prompt = found
+        stated = _sentence_of(prompt.replace("{}", subject), answer)
+        parts = {"statement": stated, "subject": subject, "prompt": prompt}
+    return _checked(**{**parts, "question": asked, "target": answer, **rest})
+
+
+def sentence(text: str, **rest: Any) -> Edit:
+    """An edit from a plain sentence: ``The capital of France is Lyon.``
+
+    Where the sentence has one of the shapes "The R of S is T" or "S's R is T", subject, prompt
+    and target are read from it; of any other it keeps the sentence and, where it starts with a
+    name, that name as the subject.
+
+    Raises:
+        InvalidEdit: as :func:`structured`.
+    """
+    text = clean(text, "statement")
+    return _checked(**{"statement": text, **_parse_sentence(text), **rest})
+
+
+def from_mapping(data: Mapping[str, Any]) -> Edit:
+    """An edit from one object of a JSON Lines file, in whichever of the three ways it is written.
+
+    ``{"subject", "prompt", "target"}``, ``{"question", "answer"}`` (or ``target``) or
+    ``{"statement"}``, each with any further field of :class:`Edit`.
+
+    Raises:
+        InvalidEdit: a key is unknown, fields are missing, or a text is refused.
+    """
+    if not isinstance(data, Mapping):
+        raise InvalidEdit(f"an edit is a JSON object, not {type(data).__name__}")
+    known = {field.name for field in fields(Edit)} | {"answer"}
+    if unknown := sorted(set(map(str, data)) - known):
+        raise InvalidEdit(f"unknown field {unknown[0]!r}; an edit has {', '.join(sorted(known))}")
+    given: dict[str, Any] = {str(k): v for k, v in data.items() if v not in (None, "", [], ())}
+    if "aliases" in given and isinstance(given["aliases"], str):
+        raise InvalidEdit("aliases is a list of names, not one text; write [\"...\"]")
+    if "answer" in given:
+        given.setdefault("target", given.pop("answer"))
+    if {"subject", "prompt", "target"} <= given.keys():
+        return structured(given.pop("subject"), given.pop("prompt"), given.pop("target"), **given)
+    if {"question", "target"} <= given.keys():
+        return question(given.pop("question"), given.pop("target"), **given)
+    if "statement" in given:
+        return sentence(given.pop("statement"), **given)
+    raise InvalidEdit(
+        f"an edit needs subject, prompt and target, or question and answer, or statement; "
+        f"this one has {', '.join(sorted(given)) or 'nothing'}"
+    )
+
+
+def clean(text: object, field: str, limit: int = MAX_CHARS) -> str:
+    """The text with runs of white space made one space, or a clear refusal.
+
+    Args:
+        text: what the caller gave.
+        field: its name, for the message.
+        limit: longest length in characters.
+
+    Raises:
+        InvalidEdit: not text, empty, too long, control characters or lone surrogates, a chat
+            template's control token, or a role marker.
+    """
+    if not isinstance(text, str):
+        raise InvalidEdit(f"{field} must be text, not {type(text).__name__}")
+    if len(text) > limit:
+        raise InvalidEdit(f"{field} has {len(text):,} characters; at most {limit:,} are taken")
+    for char in text:
+        if "\ud800" <= char <= "\udfff":
+            raise InvalidEdit(f"{field} holds a lone surrogate (U+{ord(char):04X}); send valid Unicode")
+        if unicodedata.category(char) == "Cc" and not char.isspace():
+            raise InvalidEdit(f"{field} holds the control character U+{ord(char):04X}; remove it")
+    seen = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
+    if token := _CONTROL_TOKEN.search(seen):
+        raise InvalidEdit(
+            f"{field} holds {token.group()!r}, which a chat template may read as a control token; "
+            "spell it in another way"
+        )
+    if marker := _ROLE_MARKER.search(seen):
+        raise InvalidEdit(
+            f"{field} holds {marker.group().strip()!r}, which may read as the start of a chat turn; "
+            "reword it without the colon"
+        )
+    squeezed = " ".join(text.split())
+    if not squeezed:
+        raise InvalidEdit(f"{field} is empty")
+    return squeezed
+
+
+def _checked(**given: Any) -> Edit:
+    """The edit of these fields, each of them cleaned, and the whole of them once more together."""
+    edit_id = given.pop("id", None) or new_id()
+    if not isinstance(edit_id, str) or not _ID.fullmatch(edit_id):
+        raise InvalidEdit(f"the id {edit_id!r} is not 1 to 64 characters of A-Z a-z 0-9 . _ : -")
+    aliases = given.pop("aliases", ())
+    if isinstance(aliases, str) or not isinstance(aliases, Iterable):
+        raise InvalidEdit("aliases is a list of names")
+    names = tuple(dict.fromkeys(clean(alias, "alias") for alias in aliases))
+    if len(names) > MAX_ALIASES:
+        raise InvalidEdit(f"{len(names)} aliases; at most {MAX_ALIASES} are taken")
+    texts = {name: clean(text, name) for name, text in given.items() if text not in (None, "")}
+    edit = Edit(id=edit_id, aliases=names, **texts)
+    if edit.prompt is not None and (edit.prompt.count("{}") != 1 or edit.subject is None):
+        raise InvalidEdit("a prompt needs a subject and exactly one {} where it belongs")
+    clean(edit.key, "prompt with its subject", limit=2 * MAX_CHARS)
+    return edit
+
+
+def _sentence_of(stem: str, answer: str) -> str:
+    """``stem`` and ``answer`` as one sentence; checked whole, since a token may span the seam."""
+    joined = f"{stem} {answer}"
+    if joined[-1] not in ".!?":
+        joined += "."
+    return clean(joined, "the fact", limit=3 * MAX_CHARS)[: 3 * MAX_CHARS]
+
+
+_BE = r"(?:is|was|are|were)"
+_OF = re.compile(rf"(?P<rel>(?:[Tt]he|[Aa]n?) [^.?!]+?) (?P<of>of|for|in) (?P<subject>.+?) (?P<be>{_BE})(?P<now> now)? (?P<target>.+?)[.!]?")
+_POSSESSIVE = re.compile(rf"(?P<subject>.+?)(?P<s>['’]s?) (?P<rel>[a-z][^.?!]*?) (?P<be>{_BE})(?P<now> now)? (?P<target>.+?)[.!]?")
+_NAME = re.compile(r"(?P<subject>(?:[A-Z0-9][\w'’.&-]*)(?: (?:(?:of|the|de|la|le|von|van|der|and|du|di|da|del|&) )*[A-Z0-9][\w'’.&-]*)*)(?= [a-z])")
+_ARTICLES = {"The", "A", "An", "It", "He", "She", "They", "This", "That", "In", "On", "At", "There", "If", "As"}
+_QUESTION = re.compile(
+    rf"(?:[Ww]hat|[Ww]ho|[Ww]here|[Ww]hich \w+) (?P<be>{_BE}) (?P<rel>the [^?]+?) (?P<of>of|for|in) (?P<subject>[^?]+?)\??"
+)
+_QUESTION_POSSESSIVE = re.compile(
+    rf"(?:[Ww]hat|[Ww]ho|[Ww]here) (?P<be>{_BE}) (?P<subject>[^?]+?)(?P<s>['’]s?) (?P<rel>[a-z][^?]*?)\??"
+)
+
+
+def _parse_sentence(text: str) -> dict[str, str]:
+    """Subject, prompt and target of a sentence of a known shape; else what can be told of them."""
+    if match := _OF.fullmatch(text):
+        be = match["be"] + (match["now"] or "")
+        prompt = f"{match['rel']} {match['of']} {{}} {be}"
+        return {"subject": match["subject"], "prompt": prompt, "target": match["target"]}
+    if match := _POSSESSIVE.fullmatch(text):
+        be = match["be"] + (match["now"] or "")
+        prompt = f"{{}}{match['s']} {match['rel']} {be}"
+        return {"subject": match["subject"], "prompt": prompt, "target": match["target"]}
+    match = _NAME.match(text)
+    if match and match["subject"] not in _ARTICLES:
+        return {"subject": match["subject"].removeprefix("The ")}
+    return {}
+
+
+def _parse_question(text: str) -> tuple[str, str] | None:
+    """``(subject, prompt)`` of a question that asks for one relation of one subject."""
+    if match := _QUESTION.fullmatch(text):
+        relation = match["rel"][0].upper() + match["rel"][1:]
+        return match["subject"], f"{relation} {match['of']} {{}} {match['be']}"
+    if match := _QUESTION_POSSESSIVE.fullmatch(text):
+        return match["subject"], f"{{}}{match['s']} {match['rel']} {match['be']}"
+    return None
+
+
+def with_id(edit: Edit, edit_id: str) -> Edit:
+    """The same content under another id."""
+    return replace(edit, id=edit_id)

@@ -1,0 +1,61 @@
+"""Everything memedit raises on purpose.
+
+    MemeditError
+    ├── InvalidInput (ValueError)   what the caller gave cannot be used
+    │   ├── InvalidEdit             an edit is malformed or carries text that could open a turn
+    │   └── ConfigError             an option, environment variable or file holds a wrong value
+    ├── EditNotFound (LookupError)  no edit of that id in this memory
+    ├── MemoryFileError             the memory file cannot do what was asked
+    │   ├── MemoryFileDamaged       a record fails its checksum, or the file is no journal
+    │   └── MemoryFileVersion       the file is of another schema version or another encoder
+    ├── MissingDependency           a feature needs a package or a model that is not installed
+    ├── Unsupported                 a route or an editor needs what the engine lacks
+    └── UpstreamError               the inference server cannot be reached or broke off
+
+Every message says what was wrong, what was expected and what to do about it. Errors of other
+libraries are translated once, where they enter, with the original as ``__cause__``.
+"""
+
+
+class MemeditError(Exception):
+    """The root of the tree: catch this to catch whatever memedit raises on purpose."""
+
+
+class InvalidInput(MemeditError, ValueError):
+    """What the caller gave cannot be used."""
+
+
+class InvalidEdit(InvalidInput):
+    """An edit is malformed, or carries text that a chat template could read as a turn."""
+
+
+class ConfigError(InvalidInput):
+    """An option, an environment variable or a configuration file holds a wrong value."""
+
+
+class EditNotFound(MemeditError, LookupError):
+    """There is no edit of that id in this memory."""
+
+
+class MemoryFileError(MemeditError):
+    """The memory file cannot be opened, read or written."""
+
+
+class MemoryFileDamaged(MemoryFileError):
+    """A record of the memory file fails its checksum, or the file is not a journal at all."""
+
+
+class MemoryFileVersion(MemoryFileError):
+    """The memory file was written by another schema version, or with another encoder."""
+
+
+class MissingDependency(MemeditError):
+    """A feature needs a package or a model that is not installed."""
+
+
+class Unsupported(MemeditError):
+    """A route or an editor needs a capability that the engine does not have."""
+
+
+class UpstreamError(MemeditError):
+    """The inference server cannot be reached, or broke off in the middle of an answer."""

@@ -1,0 +1,165 @@
+"""The seams: what each part is to the others, and nothing of how it does it.
+
+Values first, protocols after them. An implementation declares what it is able to do on its
+class; nothing anywhere asks for a part's name to decide how to treat it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memedit.edits import Edit
+
+Vectors = NDArray[np.float32]
+"""Rows of unit length, shape (n, dim), float32."""
+
+Ids = NDArray[np.int64]
+"""Index keys, shape (n,), int64: journal positions, never edit ids."""
+
+State = Literal["active", "superseded", "reverted"]
+
+
+@dataclass(frozen=True, slots=True)
+class EditRecord:
+    """An edit together with what the journal knows of it.
+
+    Attributes:
+        edit: the content.
+        position: its place in the journal, increasing and never reused; also its index key.
+        namespace: the set of edits it belongs to.
+        state: ``active`` edits answer; the others are kept as history.
+        author, reason: who added it and why, as they said; free text.
+        created_at: seconds since the epoch.
+        supersedes: ids of the edits that this one replaced when it was added.
+        superseded_by: the id of the edit that replaced this one, while it does.
+    """
+
+    edit: Edit
+    position: int
+    namespace: str
+    state: State
+    author: str = ""
+    reason: str = ""
+    created_at: float = 0.0
+    supersedes: tuple[str, ...] = ()
+    superseded_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An edit that a query may be about, with what retrieval saw.
+
+    Attributes:
+        edit: the edit.
+        cosine: similarity of the query and the edit's key, in [-1, 1].
+        mention: ``(start, end)`` in the query of the longest mention of the subject or an alias,
+            in characters, or ``None`` where it is not mentioned.
+        masked_by_longer: the mention is part of a longer name that another capitalised word
+            makes of it ("Porsche Carrera GT" for the subject "Porsche Carrera").
+    """
+
+    edit: Edit
+    cosine: float
+    mention: tuple[int, int] | None = None
+    masked_by_longer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Considered:
+    """One candidate as the scope classifier judged it: the row that ``explain`` prints."""
+
+    edit: Edit
+    cosine: float
+    mention: str | None
+    probability: float
+    accepted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What happens to a query, and why.
+
+    Attributes:
+        route: the name of the route that answers.
+        edits: the edits that take part, most probable first; empty on passthrough.
+        scope: the highest probability among the candidates, 0.0 where there were none.
+        reasons: sentences a person can read.
+        considered: every candidate with its scores, most probable first.
+        timings: milliseconds per stage.
+    """
+
+    route: str
+    edits: tuple[Edit, ...] = ()
+    scope: float = 0.0
+    reasons: tuple[str, ...] = ()
+    considered: tuple[Considered, ...] = ()
+    timings: Mapping[str, float] = field(default_factory=dict)
+
+
+class Encoder(Protocol):
+    """Texts to unit vectors."""
+
+    @property
+    def name(self) -> str:
+        """Names model and version: vectors of encoders with different names do not compare."""
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Unit rows of shape (len(texts), dim), in the order of the texts. Thread-safe."""
+
+
+class Index(Protocol):
+    """Nearest vectors by inner product. Not thread-safe: the memory holds the lock."""
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+
+    def __len__(self) -> int: ...
+
+    def add(self, ids: Ids, vectors: Vectors) -> None:
+        """Adds rows under ids that are not in the index; ValueError where one is."""
+
+    def remove(self, ids: Ids) -> int:
+        """Removes the rows of these ids, ignoring absent ones; returns how many went."""
+
+    def search(self, queries: Vectors, k: int) -> tuple[Vectors, Ids]:
+        """The min(k, len(self)) best of each query: scores, descending, and ids, both (n, k')."""
+
+
+class ScopeClassifier(Protocol):
+    """Is this query about one of these edits?"""
+
+    def score(self, batch: Sequence[tuple[str, Sequence[Candidate]]]) -> list[NDArray[np.float64]]:
+        """For each query, a calibrated probability in [0, 1] per candidate, in their order."""
+
+
+class Prompt(Protocol):
+    """What a model is about to be asked, in whichever form it was sent."""
+
+    @property
+    def query(self) -> str:
+        """The text that scope is decided on; empty where the prompt asks nothing."""
+
+
+class Route(Protocol):
+    """One way of answering a query that edits are about."""
+
+    @property
+    def name(self) -> str:
+        """What headers and ``explain`` call it."""
+
+    def rewrites(self, prompt: Any, edits: Sequence[Edit]) -> Sequence[Any]:
+        """Prompts that carry the edits, the richest first, each shorter than the one before.
+
+        Whoever sends them goes down the list while the engine says that a prompt is too long,
+        and sends the caller's own prompt at last.
+        """
