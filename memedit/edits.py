@@ -37,7 +37,7 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 # Control tokens of the chat templates in use: <|im_start|> (ChatML, Qwen, Phi), <|eot_id|>
 # (Llama 3), <start_of_turn> and <|turn> (Gemma), [INST] and <<SYS>> (Llama 2, Mistral),
 # <｜User｜> (DeepSeek, after NFKC), <s> and its kin. Any unknown token of these shapes counts too.
-_CONTROL_TOKEN = re.compile(
+CONTROL_TOKEN = re.compile(
     r"<\|[\w/ .:▁-]{0,64}\|?>"
     r"|<[\w/.▁-]{1,64}\|>"
     r"|</?(?:s|bos|eos|pad|unk|mask|sep|cls|think|start|end|user|assistant|system|model)>"
@@ -243,18 +243,22 @@ def clean(text: object, field: str, limit: int = MAX_CHARS) -> str:
             raise InvalidEdit(f"{field} holds a lone surrogate (U+{ord(char):04X}); send valid Unicode")
         if unicodedata.category(char) == "Cc" and not char.isspace():
             raise InvalidEdit(f"{field} holds the control character U+{ord(char):04X}; remove it")
-    seen = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
-    if token := _CONTROL_TOKEN.search(seen):
-        raise InvalidEdit(
-            f"{field} holds {token.group()!r}, which a chat template may read as a control token; "
-            "spell it in another way"
-        )
-    if marker := _ROLE_MARKER.search(seen):
-        raise InvalidEdit(
-            f"{field} holds {marker.group().strip()!r}, which may read as the start of a chat turn; "
-            "reword it without the colon"
-        )
     squeezed = " ".join(text.split())
+    # Both forms count: a line break opens a turn as it came, and a space in its place may complete
+    # a token.
+    for form in (text, squeezed):
+        plain = unicodedata.normalize("NFKC", form)
+        seen = "".join(char for char in plain if unicodedata.category(char) != "Cf")
+        if token := CONTROL_TOKEN.search(seen):
+            raise InvalidEdit(
+                f"{field} holds {token.group()!r}, which a chat template may read as a control "
+                "token; spell it in another way"
+            )
+        if marker := _ROLE_MARKER.search(seen):
+            raise InvalidEdit(
+                f"{field} holds {marker.group().strip()!r}, which may read as the start of a chat "
+                "turn; reword it without the colon"
+            )
     if not squeezed:
         raise InvalidEdit(f"{field} is empty")
     return squeezed
@@ -262,7 +266,9 @@ def clean(text: object, field: str, limit: int = MAX_CHARS) -> str:
 
 def _checked(**given: Any) -> Edit:
     """The edit of these fields, each of them cleaned, and the whole of them once more together."""
-    edit_id = given.pop("id", None) or new_id()
+    edit_id = given.pop("id", None)
+    if edit_id in (None, ""):
+        edit_id = new_id()
     if not isinstance(edit_id, str) or not _ID.fullmatch(edit_id):
         raise InvalidEdit(f"the id {edit_id!r} is not 1 to 64 characters of A-Z a-z 0-9 . _ : -")
     aliases = given.pop("aliases", ())
@@ -289,14 +295,19 @@ def _sentence_of(stem: str, answer: str) -> str:
 
 _BE = r"(?:is|was|are|were)"
 _OF = re.compile(rf"(?P<rel>(?:[Tt]he|[Aa]n?) [^.?!]+?) (?P<of>of|for|in) (?P<subject>.+?) (?P<be>{_BE})(?P<now> now)? (?P<target>.+?)[.!]?")
-_POSSESSIVE = re.compile(rf"(?P<subject>.+?)(?P<s>['’]s?) (?P<rel>[a-z][^.?!]*?) (?P<be>{_BE})(?P<now> now)? (?P<target>.+?)[.!]?")
+# After a possessive comes a relation in small letters or an acronym ("CEO"); another capital
+# rather belongs to a title ("Schindler's List"), as does a bare apostrophe ("Rock 'n' Roll").
+_POSSESSIVE_REL = r"(?P<s>['’]s|(?<=s)['’]) (?P<rel>(?:[a-z]|[A-Z]{2,}\b)"
+_POSSESSIVE = re.compile(
+    rf"(?P<subject>.+?){_POSSESSIVE_REL}[^.?!]*?) (?P<be>{_BE})(?P<now> now)? (?P<target>.+?)[.!]?"
+)
 _NAME = re.compile(r"(?P<subject>(?:[A-Z0-9][\w'’.&-]*)(?: (?:(?:of|the|de|la|le|von|van|der|and|du|di|da|del|&) )*[A-Z0-9][\w'’.&-]*)*)(?= [a-z])")
 _ARTICLES = {"The", "A", "An", "It", "He", "She", "They", "This", "That", "In", "On", "At", "There", "If", "As"}
 _QUESTION = re.compile(
     rf"(?:[Ww]hat|[Ww]ho|[Ww]here|[Ww]hich \w+) (?P<be>{_BE}) (?P<rel>the [^?]+?) (?P<of>of|for|in) (?P<subject>[^?]+?)\??"
 )
 _QUESTION_POSSESSIVE = re.compile(
-    rf"(?:[Ww]hat|[Ww]ho|[Ww]here) (?P<be>{_BE}) (?P<subject>[^?]+?)(?P<s>['’]s?) (?P<rel>[a-z][^?]*?)\??"
+    rf"(?:[Ww]hat|[Ww]ho|[Ww]here) (?P<be>{_BE}) (?P<subject>[^?]+?){_POSSESSIVE_REL}[^?]*?)\??"
 )
 
 
