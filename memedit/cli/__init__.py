@@ -1,0 +1,18 @@
+"""The ``memedit`` command.
+
+app.py       the application, its version and how errors end a command
+options.py   the options that commands share
+output.py    tables for people, JSON for programs
+edits.py     memedit edits add|list|show|search|revert|history|import|export
+explain.py   memedit explain
+serve.py     memedit serve
+ask.py       memedit ask
+demo.py      memedit demo
+"""
+
+
+def main() -> None:
+    """The console script."""
+    from memedit.cli.app import app
+
+    app()

@@ -1,0 +1,110 @@
+"""``memedit ask``: one question to a running server, and what memedit did with it."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any
+
+import httpx
+import typer
+
+from memedit.cli.options import JsonOption
+from memedit.cli.output import print_json, say
+from memedit.errors import UpstreamError
+
+UrlOption = Annotated[str, typer.Option("--url", help="The server, with or without /v1.")]
+
+
+def ask(
+    prompt: Annotated[str, typer.Argument(help="The question.")],
+    url: UrlOption = "http://127.0.0.1:8000",
+    model: Annotated[
+        str | None, typer.Option(help="The model; the server's first by default.")
+    ] = None,
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", help="The namespace of edits.")
+    ] = None,
+    bypass: Annotated[
+        bool, typer.Option("--bypass", help="Ask as if there were no edits.")
+    ] = False,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a running server; its key, if it needs one, is read from OPENAI_API_KEY."""
+    answer = Asker(url, model).ask(
+        prompt, namespace=namespace, bypass=bypass, max_tokens=max_tokens
+    )
+    if as_json:
+        print_json(answer)
+        return
+    say(answer["answer"])
+    edits = f", edits {answer['edits']}" if answer["edits"] else ""
+    say(f"[{answer['route']}, scope {answer['scope']}{edits}]")
+
+
+class Asker:
+    """Asks one server short questions, greedily, one at a time.
+
+    Args:
+        url: the server, with or without ``/v1``.
+        model: the model; the server's first by default.
+
+    Raises:
+        UpstreamError: the server cannot be reached or says no.
+    """
+
+    def __init__(self, url: str, model: str | None = None) -> None:
+        headers = {}
+        if key := os.environ.get("OPENAI_API_KEY"):
+            headers["authorization"] = f"Bearer {key}"
+        base = url.rstrip("/").removesuffix("/v1")
+        self._http = httpx.Client(base_url=base, headers=headers, timeout=300.0)
+        self._model = model or self._call("GET", "/v1/models").json()["data"][0]["id"]
+
+    def ask(
+        self,
+        prompt: str,
+        *,
+        namespace: str | None = None,
+        bypass: bool = False,
+        max_tokens: int = 64,
+    ) -> dict[str, Any]:
+        """The answer, and the route, edits and scope that the response headers name."""
+        headers = {}
+        if namespace:
+            headers["x-memedit-namespace"] = namespace
+        if bypass:
+            headers["x-memedit-bypass"] = "1"
+        response = self._call(
+            "POST",
+            "/v1/chat/completions",
+            headers=headers,
+            json={
+                "model": self._model,
+                "messages": [{"role": "user", "content": prompt}],
+                "temperature": 0,
+                "max_tokens": max_tokens,
+            },
+        )
+        choice = response.json()["choices"][0]
+        return {
+            "answer": choice["message"]["content"],
+            "finish_reason": choice["finish_reason"],
+            "route": response.headers.get("x-memedit-route", "none: no memedit in this server"),
+            "edits": response.headers.get("x-memedit-edits", ""),
+            "scope": response.headers.get("x-memedit-scope", ""),
+        }
+
+    def _call(self, method: str, path: str, **request: Any) -> httpx.Response:
+        try:
+            response = self._http.request(method, path, **request)
+        except httpx.HTTPError as error:
+            raise UpstreamError(
+                f"no server answers at {self._http.base_url}: {error}; "
+                "start one with `memedit serve MODEL`, or name it with --url"
+            ) from error
+        if response.is_error:
+            raise UpstreamError(
+                f"{self._http.base_url} answered {response.status_code}: {response.text[:500]}"
+            )
+        return response

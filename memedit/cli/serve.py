@@ -1,0 +1,92 @@
+"""``memedit serve``: vLLM's server with memedit in it, or memedit in front of any server."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+
+from memedit.cli.options import ConfigOption, JsonOption, MemoryOption, NamespaceOption
+from memedit.cli.output import print_json
+from memedit.config import Config, load
+from memedit.errors import InvalidInput
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command; options that it does not know are vLLM's."""
+    passing = {"allow_extra_args": True, "ignore_unknown_options": True}
+    app.command("serve", context_settings=passing)(serve)
+
+
+def serve(
+    ctx: typer.Context,
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL] [VLLM OPTIONS]...",
+            help="A model folder, a hub name, or the packaged smollm2-135m-instruct; "
+            "every further option is vLLM's.",
+        ),
+    ] = None,
+    upstream: Annotated[
+        str | None, typer.Option(metavar="URL", help="Stand in front of this server instead.")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    memory: MemoryOption = None,
+    namespace: NamespaceOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Serve a model on vLLM, or stand in front of an OpenAI-compatible server, with edits live."""
+    flags: dict[str, dict[str, Any]] = {
+        "memory": {"path": memory, "namespace": namespace},
+        "server": {"host": host, "port": port},
+    }
+    configured = load(flags, file=config)
+    if (model is None) == (upstream is None):
+        raise InvalidInput(
+            "serve needs either a MODEL for vLLM or --upstream URL, as in "
+            "`memedit serve smollm2-135m-instruct` or `memedit serve --upstream http://127.0.0.1:8000`"
+        )
+    server = configured.server
+    if upstream is not None:
+        if ctx.args:
+            raise InvalidInput(f"unknown option {ctx.args[0]!r}: with --upstream no vLLM starts")
+        if as_json:
+            print_json({"upstream": upstream, "host": server.host, "port": server.port})
+        return _proxy(upstream, configured)
+    assert model is not None
+    listening = ["--host", server.host, "--port", str(server.port)]
+    return _vllm(model, [*listening, *ctx.args], configured, as_json)
+
+
+def _vllm(model: str, options: list[str], config: Config, as_json: bool) -> None:
+    from memedit.models import PACKAGED, packaged
+
+    # By name: nothing in memedit imports what an adapter imports.
+    adapter = import_module("memedit.adapters.vllm_server")
+    if model in PACKAGED:
+        if "--served-model-name" not in options:
+            options = [*options, "--served-model-name", model]
+        model = str(packaged(model))
+    if as_json:
+        print_json({"command": adapter.command(model, options, cpu=adapter.on_cpu())})
+    adapter.serve(model, options, config)
+
+
+def _proxy(upstream: str, config: Config) -> None:
+    import uvicorn
+
+    from memedit.server.app import proxy_app
+
+    uvicorn.run(
+        proxy_app(upstream, config),
+        host=config.server.host,
+        port=config.server.port,
+        server_header=False,
+        date_header=False,
+        access_log=False,
+        log_level="info",
+    )

@@ -1,0 +1,200 @@
+"""What can be set, one frozen dataclass per component.
+
+A value comes from, in this order: a flag, an environment variable (``MEMEDIT_<SECTION>_<FIELD>``,
+as in ``MEMEDIT_MEMORY_PATH``), the configuration file (TOML, named by ``--config`` or
+``MEMEDIT_CONFIG``), the default.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+
+from memedit.errors import ConfigError
+
+PREFIX = "MEMEDIT_"
+_STRICT = ConfigDict(extra="forbid")
+
+
+def data_folder() -> Path:
+    """Where memories live unless told otherwise: ``$XDG_DATA_HOME/memedit``."""
+    return Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "memedit"
+
+
+def cache_folder() -> Path:
+    """Where things live that can be made again: ``$XDG_CACHE_HOME/memedit``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "memedit"
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
+class MemoryConfig:
+    """The memory of edits.
+
+    Attributes:
+        path: the journal, one SQLite file.
+        namespace: the namespace of requests that name none.
+        index: which vector index caches it (see ``memedit.indexes``).
+    """
+
+    path: Path = field(default_factory=lambda: data_folder() / "memory.sqlite3")
+    namespace: str = "default"
+    index: str = "flat"
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
+class EncoderConfig:
+    """The sentence encoder.
+
+    Attributes:
+        model: a sentence-transformers folder or hub name; empty for the packaged MiniLM.
+        device: a torch device; empty for the best at hand.
+        threads: torch threads; 0 leaves torch's own choice.
+        cache: how many encoded texts are kept.
+    """
+
+    model: str = ""
+    device: str = ""
+    threads: int = 0
+    cache: int = 65_536
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
+class ScopeConfig:
+    """The decision whether a query is about an edit.
+
+    Attributes:
+        threshold: the probability from which an edit is accepted; 0 takes the classifier's own.
+        candidates: how many nearest edits are looked at, besides those whose subject is named.
+        edits: at most this many edits answer one query.
+    """
+
+    threshold: float = 0.0
+    candidates: int = 8
+    edits: int = 3
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
+class IKEConfig:
+    """In-context demonstrations.
+
+    Attributes:
+        chat_demonstrations: how many a chat request carries.
+        text_demonstrations: how many a completion request carries.
+        file: a JSON Lines file of demonstrations; empty for the packaged ones.
+    """
+
+    chat_demonstrations: int = 0
+    text_demonstrations: int = 0
+    file: str = ""
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """The HTTP surface.
+
+    Attributes:
+        host, port: where the proxy listens (vLLM has options of its own).
+        max_body: longest request body that is read for its query, in bytes; longer ones pass.
+        connect_timeout: seconds to reach the upstream.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    max_body: int = 16 * 2**20
+    connect_timeout: float = 10.0
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that can be set."""
+
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    scope: ScopeConfig = field(default_factory=ScopeConfig)
+    ike: IKEConfig = field(default_factory=IKEConfig)
+    server: ServerConfig = field(default_factory=ServerConfig)
+
+    def to_environment(self) -> dict[str, str]:
+        """The variables under which :func:`load` finds these values again, in another process."""
+        return {
+            variable(section.name, option.name): str(
+                getattr(getattr(self, section.name), option.name)
+            )
+            for section in fields(self)
+            for option in fields(getattr(self, section.name))
+        }
+
+
+def variable(section: str, option: str) -> str:
+    """The environment variable of an option: ``MEMEDIT_MEMORY_PATH``."""
+    return f"{PREFIX}{section}_{option}".upper()
+
+
+def load(
+    flags: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    file: str | Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Config:
+    """The configuration from flags, environment, file and defaults.
+
+    Args:
+        flags: ``{section: {option: value}}``; ``None`` values were not given.
+        file: a TOML file; without one, the one that ``MEMEDIT_CONFIG`` names, if any.
+        environ: the environment; the process's own by default.
+
+    Raises:
+        ConfigError: a section or option is unknown, a value is wrong, or the file cannot be read.
+    """
+    environ = os.environ if environ is None else environ
+    merged = _from_file(file or environ.get(f"{PREFIX}CONFIG"))
+    for section in fields(Config):
+        values = merged.setdefault(section.name, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"[{section.name}] must be a table of options")
+        for option in _options(section.name):
+            if (text := environ.get(variable(section.name, option))) not in (None, ""):
+                values[option] = text
+        for option, value in ((flags or {}).get(section.name) or {}).items():
+            if value is not None:
+                values[option] = value
+    try:
+        return TypeAdapter(Config).validate_python(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(
+            f"configuration: {place}: {first['msg']} (got {first.get('input')!r})"
+        ) from error
+
+
+def _options(section: str) -> list[str]:
+    default = getattr(Config(), section)
+    assert is_dataclass(default)
+    return [option.name for option in fields(default)]
+
+
+def _from_file(file: str | Path | None) -> dict[str, Any]:
+    if not file:
+        return {}
+    try:
+        with Path(file).open("rb") as stream:
+            return tomllib.load(stream)
+    except OSError as error:
+        raise ConfigError(
+            f"the configuration file {file} cannot be read: {error.strerror}"
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"the configuration file {file} is not TOML: {error}") from error

@@ -1,0 +1,4 @@
+"""Measuring whether edits work.
+
+matching.py   does an answer state a fact?
+"""

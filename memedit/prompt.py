@@ -1,0 +1,159 @@
+"""What a model is about to be asked: a chat, or a text.
+
+A prompt is a value. It knows where its question is (the last user turn, the last paragraph of a
+text, the last user turn of a chat that the caller has already rendered to text) and how to put
+evidence right in front of that question and nowhere else, so that everything before it stays as
+it was and a server's prefix cache keeps working.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from memedit.edits import CONTROL_TOKEN
+
+Message = Mapping[str, Any]
+"""One chat message in OpenAI's form."""
+
+# What a tokenizer puts in front of every text, where it is spelled out ("<s>").
+_OPENING = re.compile(rf"(?:{CONTROL_TOKEN.pattern})*", CONTROL_TOKEN.flags)
+_TEXT_PARTS = ("text", "input_text")
+_ASKING = ("user", "human")
+_ROLES = (*_ASKING, "assistant", "model", "system", "developer", "tool", "ipython")
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPrompt:
+    """A conversation in OpenAI's message form. The messages are never changed in place.
+
+    Attributes:
+        messages: the turns, oldest first.
+    """
+
+    messages: tuple[Message, ...]
+
+    @property
+    def query(self) -> str:
+        """The text of the last user turn; its text parts joined where it is made of parts."""
+        turn = self._asking()
+        return "" if turn is None else _text_of(self.messages[turn].get("content"))
+
+    def with_evidence(self, prefix: str, turns: Sequence[Message] = ()) -> ChatPrompt:
+        """``turns`` go before the last user turn, ``prefix`` to the start of its text.
+
+        In a turn made of parts the prefix goes before its last text part. Everything else, tool
+        calls and pictures included, is the caller's own objects.
+        """
+        turn = self._asking()
+        if turn is None:
+            return self
+        asked = self.messages[turn]
+        content: Any = asked.get("content")
+        if isinstance(content, str):
+            changed: Any = prefix + content
+        else:
+            at = max(i for i, part in enumerate(content) if _is_text(part))
+            part = {**content[at], "text": prefix + content[at]["text"]}
+            changed = [*content[:at], part, *content[at + 1 :]]
+        asking = {**asked, "content": changed}
+        return ChatPrompt((*self.messages[:turn], *turns, asking, *self.messages[turn + 1 :]))
+
+    def _asking(self) -> int | None:
+        """The position of the last user turn with text in it."""
+        for turn in range(len(self.messages) - 1, -1, -1):
+            message = self.messages[turn]
+            if message.get("role") == "user":
+                return turn if _text_of(message.get("content")).strip() else None
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class TextPrompt:
+    """A text that the model continues.
+
+    The question is its last paragraph. Where the text is a conversation that the caller rendered
+    with a chat template, the question is the last user turn in it.
+
+    Attributes:
+        text: the prompt, as sent.
+    """
+
+    text: str
+
+    @property
+    def query(self) -> str:
+        """The text that scope is decided on."""
+        start, end = self.span
+        return self.text[start:end].strip()
+
+    @property
+    def rendered_chat(self) -> bool:
+        """Whether the text holds a chat template's control tokens."""
+        return CONTROL_TOKEN.search(self.text) is not None
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Where the question stands, as ``(start, end)`` in characters."""
+        turn = _last_rendered_turn(self.text)
+        if turn is not None:
+            return turn
+        body = self.text.rstrip()
+        start = body.rfind("\n\n")
+        opening = _OPENING.match(self.text)
+        assert opening is not None
+        return max(opening.end(), 0 if start < 0 else start + 2), len(self.text)
+
+    def with_evidence(self, prefix: str) -> TextPrompt:
+        """The text with ``prefix`` right in front of its question."""
+        start, _ = self.span
+        return TextPrompt(self.text[:start] + prefix + self.text[start:])
+
+
+def _is_text(part: object) -> bool:
+    return (
+        isinstance(part, Mapping)
+        and part.get("type") in _TEXT_PARTS
+        and isinstance(part.get("text"), str)
+    )
+
+
+def _text_of(content: object) -> str:
+    """The text of a message's content, whether a text or a list of parts."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Sequence) and not isinstance(content, bytes):
+        return "\n".join(part["text"] for part in content if _is_text(part))
+    return ""
+
+
+def _last_rendered_turn(text: str) -> tuple[int, int] | None:
+    """The span of the last user turn in a rendered conversation; None where there is none.
+
+    Control tokens cut the text into pieces. A role stands either alone in a piece (Llama 3) or
+    on the first line of one (ChatML, Gemma); a piece with no role at all belongs to the user
+    where it is the one that ``[INST]`` opens (Llama 2, Mistral).
+    """
+    found: tuple[int, int] | None = None
+    role: str | None = None
+    start, opener = 0, ""
+    pieces = [(m.start(), m.end(), m.group()) for m in CONTROL_TOKEN.finditer(text)]
+    for token_start, token_end, token in [*pieces, (len(text), len(text), "")] if pieces else []:
+        piece = text[start:token_start]
+        bare = piece.strip()
+        first, newline, _ = piece.partition("\n")
+        if bare.lower() in _ROLES:
+            role = bare.lower()
+        elif bare:
+            begin = start
+            if newline and first.strip().lower() in _ROLES:
+                role = first.strip().lower()
+                begin = start + len(first) + 1
+            if role in _ASKING or (role is None and opener.lower() == "[inst]"):
+                begin += len(text[begin:token_start]) - len(text[begin:token_start].lstrip())
+                found = (begin, token_start)
+            role = None
+        start, opener = token_end, token
+    return found

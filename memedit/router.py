@@ -1,0 +1,129 @@
+"""From a query to a decision: which route answers it, with which edits, and why.
+
+No I/O and no clock but the stage timings. What the router knows of the memory and of scope it
+knows through two small protocols, so that the same decision serves HTTP requests, the Python
+wrapper, batches and ``memedit explain``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from memedit.protocols import Candidate, Considered, Decision, ScopeClassifier
+
+PASSTHROUGH = "passthrough"
+
+
+class Candidates(Protocol):
+    """What the router needs of a memory."""
+
+    def candidates(self, queries: Sequence[str], namespace: str, k: int) -> list[list[Candidate]]:
+        """For each query, the edits it may be about."""
+
+
+class Router:
+    """Decides queries in batches. Thread-safe where its memory and its classifier are.
+
+    Args:
+        memory: where candidates come from.
+        scope: judges them.
+        route: the route for queries that an edit is about.
+        threshold: the probability, in [0, 1], from which an edit is accepted.
+        candidates: how many nearest edits are looked at.
+        edits: at most this many edits answer one query.
+    """
+
+    def __init__(
+        self,
+        memory: Candidates,
+        scope: ScopeClassifier,
+        *,
+        route: str = "ike",
+        threshold: float = 0.5,
+        candidates: int = 8,
+        edits: int = 3,
+    ) -> None:
+        self._memory = memory
+        self._scope = scope
+        self._route = route
+        self._threshold = threshold
+        self._k = candidates
+        self._edits = edits
+
+    def decide(self, queries: Sequence[str], namespace: str = "default") -> list[Decision]:
+        """One decision per query, in their order.
+
+        Raises:
+            InvalidInput: the namespace is malformed.
+            MemoryFileError: the memory cannot be read.
+        """
+        if not queries:
+            return []
+        started = time.perf_counter()
+        found = self._memory.candidates(queries, namespace, self._k)
+        retrieved = time.perf_counter()
+        scored = self._scope.score(list(zip(queries, found, strict=True)))
+        finished = time.perf_counter()
+        timings = {
+            "retrieve_ms": (retrieved - started) * 1e3,
+            "scope_ms": (finished - retrieved) * 1e3,
+        }
+        return [
+            self._decision(query, candidates, [float(p) for p in probabilities], timings)
+            for query, candidates, probabilities in zip(queries, found, scored, strict=True)
+        ]
+
+    def _decision(
+        self,
+        query: str,
+        candidates: Sequence[Candidate],
+        probabilities: Sequence[float],
+        timings: dict[str, float],
+    ) -> Decision:
+        ranked = sorted(zip(probabilities, candidates, strict=True), key=lambda pair: -pair[0])
+        accepted = [c.edit for p, c in ranked if p >= self._threshold][: self._edits]
+        taken = {edit.id for edit in accepted}
+        considered = tuple(
+            Considered(
+                edit=c.edit,
+                cosine=c.cosine,
+                mention=query[slice(*c.mention)] if c.mention else None,
+                probability=p,
+                accepted=c.edit.id in taken,
+            )
+            for p, c in ranked
+        )
+        return Decision(
+            route=self._route if accepted else PASSTHROUGH,
+            edits=tuple(accepted),
+            scope=considered[0].probability if considered else 0.0,
+            reasons=self._reasons(query, considered),
+            considered=considered,
+            timings=timings,
+        )
+
+    def _reasons(self, query: str, considered: Sequence[Considered]) -> tuple[str, ...]:
+        if not query.strip():
+            return ("the request asks nothing in words",)
+        if not considered:
+            return ("no live edit in this namespace comes near the query",)
+        shown = [row for row in considered if row.accepted] or [considered[0]]
+        return tuple(self._reason(row) for row in shown)
+
+    def _reason(self, row: Considered) -> str:
+        if row.mention is not None:
+            named = f"names {row.mention!r}"
+            if row.edit.subject and row.mention.casefold() != row.edit.subject.casefold():
+                named += f" (for {row.edit.subject!r})"
+        elif row.edit.subject:
+            named = f"does not name {row.edit.subject!r}"
+        else:
+            named = "is compared as a whole (the edit has no known subject)"
+        verdict = (
+            f"accepted at {row.probability:.3f} ≥ {self._threshold:.3f}"
+            if row.accepted
+            else f"refused at {row.probability:.3f} < {self._threshold:.3f}"
+        )
+        return f"{row.edit.id}: the query {named}; similarity {row.cosine:.2f}; {verdict}"

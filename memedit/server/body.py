@@ -1,0 +1,108 @@
+"""A JSON request body whose members can be replaced or removed in place.
+
+Parsing a body and writing it again changes bytes that nobody asked to change (spacing, number
+forms, escapes, duplicate keys). Here only the spans of the named members are cut or replaced;
+every other byte stays as the client sent it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from json.decoder import scanstring
+from typing import Any
+
+_SPACE = re.compile(r"[ \t\n\r]*")
+_DECODER = json.JSONDecoder()
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member of the outermost object.
+
+    Attributes:
+        name: its decoded name.
+        start, end: the span of name, colon and value in the text, in characters.
+        value: where the value alone starts.
+    """
+
+    name: str
+    start: int
+    value: int
+    end: int
+
+
+class JsonBody:
+    """A request body that is one JSON object.
+
+    Args:
+        raw: the bytes, UTF-8.
+
+    Raises:
+        ValueError: the bytes are not UTF-8, not JSON, or not an object.
+        RecursionError: the JSON is nested too deeply.
+    """
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        self._text = raw.decode("utf-8")
+        data = _DECODER.decode(self._text)
+        if not isinstance(data, dict):
+            raise ValueError("the body is not a JSON object")
+        self.data: dict[str, Any] = data
+
+    def without(self, name: str) -> JsonBody:
+        """The body with every member of that name cut out, each with one comma."""
+        members = self._members()
+        kept = [member for member in members if member.name != name]
+        if len(kept) == len(members):
+            return self
+        text, cut_to = [], 0
+        first_kept = kept[0] if kept else None
+        for place, member in enumerate(members):
+            if member.name != name:
+                continue
+            # The comma before goes along, or, where no kept member stands before, the one after.
+            if first_kept is not None and member.start < first_kept.start:
+                start, end = member.start, members[place + 1].start
+            else:
+                start = members[place - 1].end if place else member.start
+                end = member.end
+            start = max(start, cut_to)
+            text.append(self._text[cut_to:start])
+            cut_to = end
+        text.append(self._text[cut_to:])
+        return JsonBody("".join(text).encode("utf-8"))
+
+    def replaced(self, values: Mapping[str, Any]) -> bytes:
+        """The bytes with new values for members that are there; the last one of a name counts."""
+        text, position = [], 0
+        last = {member.name: member for member in self._members()}
+        for member in sorted((last[name] for name in values), key=lambda m: m.start):
+            text += self._text[position : member.value], json.dumps(values[member.name])
+            position = member.end
+        text.append(self._text[position:])
+        return "".join(text).encode("utf-8")
+
+    def _members(self) -> list[Member]:
+        text = self._text
+        members: list[Member] = []
+        at = _skip(text, _skip(text, 0) + 1)
+        while text[at] != "}":
+            start = at
+            name, at = scanstring(text, start + 1, True)
+            value = _skip(text, _skip(text, at) + 1)
+            _, at = _DECODER.raw_decode(text, value)
+            members.append(Member(name, start, value, at))
+            at = _skip(text, at)
+            if text[at] == ",":
+                at = _skip(text, at + 1)
+        return members
+
+
+def _skip(text: str, at: int) -> int:
+    match = _SPACE.match(text, at)
+    assert match is not None
+    return match.end()
