@@ -6,7 +6,7 @@
 #   PIP_FIND_LINKS=...   folders of local wheels (UV_FIND_LINKS goes first)
 #   MEMEDIT_DATA=...     the benchmark data; ../shared/data where that is there
 
-SHELL := /bin/bash
+SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -16,7 +16,9 @@ space := $(subst ,, )
 BIN := .venv/bin
 UV := .uv/bin/uv
 
-EXTRA ?= $(if $(shell nvidia-smi -L 2>/dev/null | grep -m1 GPU),gpu,cpu)
+ifndef EXTRA
+EXTRA := $(if $(shell nvidia-smi -L 2>/dev/null | grep -m1 GPU),gpu,cpu)
+endif
 
 # A torch wheel at hand spares the download and may exist for one Python only. uv does not read
 # pip's variables; a CPU wheel is of no use to the gpu extra.
@@ -54,7 +56,7 @@ STAMP := .venv/.memedit-$(EXTRA)
 .PHONY: help demo test test-all setup lint format pins clean
 
 help: ## this list
-	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/p' Makefile | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 demo test test-all: export HF_HUB_OFFLINE := 1
 
@@ -112,7 +114,7 @@ $(UV):
 	test -x $(UV)
 
 RESOLVE = $(UV) pip compile --quiet --upgrade --universal --no-annotate --python-version 3.11 \
-  --custom-compile-command "make pins" --excludes constraints/triton.txt pyproject.toml
+  --custom-compile-command "make pins" --excludes constraints/triton.txt pyproject.toml constraints/linux.txt
 ELSEWHERE := never|== '(win32|emscripten|s390x|ppc64le)'$$|!= 'x86_64'|^(nvidia|cuda)-
 
 pins: $(UV) ## resolve anew the versions that a CPU installation takes
