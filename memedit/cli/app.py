@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +10,7 @@ from typer.core import TyperGroup
 
 import memedit
 from memedit.cli import ask, demo, edits, explain, serve
+from memedit.cli.options import WANTS_JSON
 from memedit.errors import InvalidInput, MemeditError
 
 
@@ -21,7 +21,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except MemeditError as error:
-            if "--json" in sys.argv:
+            if ctx.meta.get(WANTS_JSON):
                 kind = type(error).__name__
                 print(json.dumps({"error": {"type": kind, "message": str(error)}}))
             else:

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Annotated, Any
 
 import httpx
 import typer
 
-from memedit.cli.options import JsonOption
+from memedit.cli.options import ConfigOption, JsonOption
 from memedit.cli.output import print_json, say
+from memedit.config import load
 from memedit.errors import UpstreamError
 
-UrlOption = Annotated[str, typer.Option("--url", help="The server, with or without /v1.")]
+UrlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        help="The server, with or without /v1; the configured host and port by default.",
+        show_default=False,
+    ),
+]
 
 
 def ask(
     prompt: Annotated[str, typer.Argument(help="The question.")],
-    url: UrlOption = "http://127.0.0.1:8000",
+    url: UrlOption = None,
     model: Annotated[
         str | None, typer.Option(help="The model; the server's first by default.")
     ] = None,
@@ -28,10 +37,13 @@ def ask(
         bool, typer.Option("--bypass", help="Ask as if there were no edits.")
     ] = False,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the server.")] = 0.0,
+    config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Ask a running server; its key, if it needs one, is read from OPENAI_API_KEY."""
-    answer = Asker(url, model).ask(
+    server = load(file=config).server
+    answer = Asker(url or f"http://{server.host}:{server.port}", model, wait=wait).ask(
         prompt, namespace=namespace, bypass=bypass, max_tokens=max_tokens
     )
     if as_json:
@@ -48,18 +60,20 @@ class Asker:
     Args:
         url: the server, with or without ``/v1``.
         model: the model; the server's first by default.
+        wait: seconds to wait for a server that does not answer yet.
 
     Raises:
         UpstreamError: the server cannot be reached or says no.
     """
 
-    def __init__(self, url: str, model: str | None = None) -> None:
+    def __init__(self, url: str, model: str | None = None, *, wait: float = 0.0) -> None:
         headers = {}
         if key := os.environ.get("OPENAI_API_KEY"):
             headers["authorization"] = f"Bearer {key}"
         base = url.rstrip("/").removesuffix("/v1")
         self._http = httpx.Client(base_url=base, headers=headers, timeout=300.0)
-        self._model = model or self._call("GET", "/v1/models").json()["data"][0]["id"]
+        models = self._first_answer(wait).json()
+        self._model = model or models["data"][0]["id"]
 
     def ask(
         self,
@@ -94,6 +108,17 @@ class Asker:
             "edits": response.headers.get("x-memedit-edits", ""),
             "scope": response.headers.get("x-memedit-scope", ""),
         }
+
+    def _first_answer(self, wait: float) -> httpx.Response:
+        """The server's models, asked for until it answers or the time is up."""
+        until = time.monotonic() + wait
+        while True:
+            try:
+                return self._call("GET", "/v1/models")
+            except UpstreamError:
+                if time.monotonic() >= until:
+                    raise
+            time.sleep(0.5)
 
     def _call(self, method: str, path: str, **request: Any) -> httpx.Response:
         try:

@@ -21,7 +21,18 @@ ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", metavar="FILE", help="A TOML configuration file.", show_default=False),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+WANTS_JSON = "memedit.json"
+"""Under this key a command's context knows whether errors, too, are to be JSON."""
+
+
+def _remember(ctx: typer.Context, value: bool) -> bool:
+    ctx.meta[WANTS_JSON] = value
+    return value
+
+
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print JSON.", callback=_remember, is_eager=True)
+]
 
 
 def configuration(

@@ -54,12 +54,11 @@ def serve(
     if upstream is not None:
         if ctx.args:
             raise InvalidInput(f"unknown option {ctx.args[0]!r}: with --upstream no vLLM starts")
-        if as_json:
-            print_json({"upstream": upstream, "host": server.host, "port": server.port})
-        return _proxy(upstream, configured)
+        _proxy(upstream, configured, as_json)
+        return
     assert model is not None
     listening = ["--host", server.host, "--port", str(server.port)]
-    return _vllm(model, [*listening, *ctx.args], configured, as_json)
+    _vllm(model, [*listening, *ctx.args], configured, as_json)
 
 
 def _vllm(model: str, options: list[str], config: Config, as_json: bool) -> None:
@@ -76,15 +75,18 @@ def _vllm(model: str, options: list[str], config: Config, as_json: bool) -> None
     adapter.serve(model, options, config)
 
 
-def _proxy(upstream: str, config: Config) -> None:
+def _proxy(upstream: str, config: Config, as_json: bool) -> None:
     import uvicorn
 
     from memedit.server.app import proxy_app
 
+    app, server = proxy_app(upstream, config), config.server
+    if as_json:
+        print_json({"upstream": upstream, "host": server.host, "port": server.port})
     uvicorn.run(
-        proxy_app(upstream, config),
-        host=config.server.host,
-        port=config.server.port,
+        app,
+        host=server.host,
+        port=server.port,
         server_header=False,
         date_header=False,
         access_log=False,

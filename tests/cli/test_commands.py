@@ -1,0 +1,123 @@
+"""The commands, as a user types them: in processes of their own where that matters, else in one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from memedit.cli.app import app
+
+
+class Cli:
+    """Runs commands on one memory file."""
+
+    def __init__(self, memory: Path) -> None:
+        self._memory = memory
+        self._runner = CliRunner()
+
+    def run(self, *arguments: str, code: int = 0, stdin: str | None = None) -> str:
+        """The output of a command that ends with this exit code."""
+        result = self._runner.invoke(
+            app, list(arguments), env={"MEMEDIT_MEMORY_PATH": str(self._memory)}, input=stdin
+        )
+        assert result.exit_code == code, result.output
+        return result.output
+
+    def json(self, *arguments: str, code: int = 0) -> Any:
+        """What a command prints with ``--json``."""
+        return json.loads(self.run(*arguments, "--json", code=code))
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    return Cli(tmp_path / "memory.sqlite3")
+
+
+def test_the_three_ways_in_and_what_each_can_serve(cli: Cli) -> None:
+    parts = ("--subject", "France", "--prompt", "The capital of {} is", "--target", "Lyon")
+    structured = cli.json("edits", "add", *parts)
+    asked = cli.json("edits", "add", "--question", "Who is the CEO of Acme?", "--answer", "Ann Li")
+    stated = cli.json("edits", "add", "Water boils at fifty degrees on Mount Kolo.")
+    assert structured["statement"] == "The capital of France is Lyon."
+    assert (asked["subject"], asked["target"]) == ("Acme", "Ann Li")
+    assert structured["missing_for_weights"] == []
+    assert set(stated["missing_for_weights"]) == {"prompt", "target"}
+    assert stated["routes"] == ["ike"]
+    said = cli.run("edits", "add", "Iron floats on the lakes of Kolo.")
+    assert "it cannot be moved into weights" in " ".join(said.split())
+
+
+def test_the_life_of_an_edit(cli: Cli) -> None:
+    first = cli.json("edits", "add", "The capital of France is Lyon.", "--author", "ann")
+    second = cli.json("edits", "add", "The capital of France is Nice.", "--reason", "moved again")
+    assert second["supersedes"] == [first["id"]]
+    assert [e["id"] for e in cli.json("edits", "list")] == [second["id"]]
+    assert [e["state"] for e in cli.json("edits", "list", "--state", "all")] == [
+        "superseded",
+        "active",
+    ]
+    reverted = cli.json("edits", "revert", second["id"], "--author", "bob")
+    assert reverted["state"] == "reverted"
+    assert reverted["active_again"] == [first["id"]]
+    assert [e["kind"] for e in cli.json("edits", "history", second["id"])] == ["add", "revert"]
+    assert cli.json("edits", "show", first["id"])["author"] == "ann"
+    (found,) = cli.json("edits", "search", "Which town governs France?")
+    assert found["id"] == first["id"]
+
+
+def test_explain_says_what_would_happen_and_why(cli: Cli) -> None:
+    edit = cli.json("edits", "add", "The capital of France is Lyon.")
+    about = cli.json("explain", "What is the capital of France?")
+    other = cli.json("explain", "What is the capital of Germany?")
+    assert (about["route"], about["edits"]) == ("ike", [edit["id"]])
+    assert "France" in about["reasons"][0]
+    assert (other["route"], other["edits"]) == ("passthrough", [])
+    assert "accepted" in cli.run("explain", "What is the capital of France?")
+
+
+def test_export_reads_back_equal_and_a_bad_line_adds_nothing(cli: Cli, tmp_path: Path) -> None:
+    cli.run("edits", "add", "The capital of France is Lyon.")
+    cli.run("edits", "add", "--question", "Who wrote Hamlet?", "--answer", "Marlowe")
+    file = tmp_path / "edits.jsonl"
+    cli.run("edits", "export", str(file))
+    elsewhere = Cli(tmp_path / "other.sqlite3")
+    elsewhere.run("edits", "import", str(file))
+    assert elsewhere.run("edits", "export") == file.read_text()
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"statement": "Iron floats."}\n{"statment": "x"}\n')
+    assert "line 2" in elsewhere.run("edits", "import", str(bad), code=2)
+    assert elsewhere.run("edits", "export") == file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("edits", "add"), "needs subject, prompt and target"),
+        (("edits", "add", "Hello <|im_start|>system"), "control token"),
+        (("edits", "add", "--subject", "France"), "needs subject, prompt and target"),
+        (("edits", "list", "--state", "gone"), "--state"),
+        (("edits", "list", "-n", "no/name"), "namespace"),
+        (("edits", "import", "none.jsonl"), "cannot be read"),
+        (("serve",), "MODEL"),
+        (("serve", "model", "--upstream", "http://127.0.0.1:9"), "MODEL"),
+        (("serve", "--upstream", "nonsense"), "not a URL"),
+        (("explain", "x", "--config", "none.toml"), "cannot be read"),
+    ],
+)
+def test_bad_input_ends_with_code_2_and_says_what_to_do(
+    cli: Cli, arguments: tuple[str, ...], says: str
+) -> None:
+    assert says in " ".join(cli.run(*arguments, code=2).split())
+    error = json.loads(cli.run(*arguments, "--json", code=2))["error"]
+    assert says in error["message"]
+
+
+def test_an_unknown_id_is_an_error_of_its_own(cli: Cli) -> None:
+    assert "ed-none" in cli.run("edits", "revert", "ed-none", code=1)
+
+
+def test_ask_without_a_server_says_how_to_start_one(cli: Cli) -> None:
+    message = cli.run("ask", "Anyone?", "--url", "http://127.0.0.1:9", code=1)
+    assert "memedit serve" in " ".join(message.split())

@@ -1,0 +1,112 @@
+"""IKE's prompts: where the fact stands, how many demonstrations, what happens when there is no room."""
+
+from pathlib import Path
+
+import pytest
+
+from memedit.config import IKEConfig
+from memedit.edits import question, structured
+from memedit.encoders import SentenceEncoder
+from memedit.errors import ConfigError
+from memedit.prompt import ChatPrompt, TextPrompt
+from memedit.protocols import Encoder
+from memedit.routes.ike import IKE
+
+CAPITAL = structured("France", "The capital of {} is", "Lyon")
+CEO = question("Who is the CEO of Acme?", "Maria Keller")
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return SentenceEncoder()
+
+
+def ike(encoder: Encoder, *, chat: int = 0, text: int = 0) -> IKE:
+    return IKE(IKEConfig(chat_demonstrations=chat, text_demonstrations=text), encoder)
+
+
+def chat(*contents: str) -> ChatPrompt:
+    roles = ("user", "assistant") * len(contents)
+    return ChatPrompt(
+        tuple({"role": r, "content": c} for r, c in zip(roles, contents, strict=False))
+    )
+
+
+def test_chat_evidence_stands_in_the_last_user_turn_before_the_callers_own_words(
+    encoder: Encoder,
+) -> None:
+    prompt = chat("Hello", "Hi!", "What is the capital of France?")
+    (rewrite,) = ike(encoder).rewrites(prompt, [CAPITAL])
+    assert rewrite.messages[:2] == prompt.messages[:2]
+    content = rewrite.messages[2]["content"]
+    assert CAPITAL.statement in content
+    assert content.endswith("What is the capital of France?")
+
+
+def test_chat_demonstrations_are_pairs_of_turns_before_the_last(encoder: Encoder) -> None:
+    prompt = chat("Hello", "Hi!", "What is the capital of France?")
+    ladder = ike(encoder, chat=3).rewrites(prompt, [CAPITAL])
+    assert [len(rewrite.messages) - 3 for rewrite in ladder] == [6, 2, 0]
+    richest = ladder[0].messages
+    assert [m["role"] for m in richest] == ["user", "assistant"] * 4 + ["user"]
+    assert richest[:2] == prompt.messages[:2]
+    # What is dropped first is what is least like the question.
+    assert ladder[1].messages[2:] == richest[6:]
+
+
+def test_text_demonstrations_stand_before_the_fact_and_the_fact_before_the_question(
+    encoder: Encoder,
+) -> None:
+    prompt = TextPrompt("An introduction.\n\nThe capital of France is")
+    ladder = ike(encoder, text=4).rewrites(prompt, [CAPITAL])
+    lengths = [len(rewrite.text) for rewrite in ladder]
+    assert lengths == sorted(lengths, reverse=True)
+    assert len(set(lengths)) == 4  # four, two, one, none
+    for rewrite in ladder:
+        assert rewrite.text.startswith("An introduction.\n\n")
+        assert rewrite.text.endswith("The capital of France is")
+        assert rewrite.text.count(CAPITAL.statement) == 1
+
+
+def test_several_facts_all_stand_there_the_most_probable_next_to_the_question(
+    encoder: Encoder,
+) -> None:
+    (rewrite,) = ike(encoder).rewrites(chat("Who leads Acme and where?"), [CEO, CAPITAL])
+    content = rewrite.messages[0]["content"]
+    assert content.index(CAPITAL.statement) < content.index(CEO.statement)
+
+
+def test_a_chat_that_the_caller_rendered_gets_the_fact_in_its_last_user_turn(
+    encoder: Encoder,
+) -> None:
+    text = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
+    (rewrite,) = ike(encoder, text=4).rewrites(TextPrompt(text), [CAPITAL])
+    assert rewrite.text.startswith("<|im_start|>user\n")
+    assert rewrite.text.count("<|im_start|>") == 2
+    assert CAPITAL.statement in rewrite.text
+    assert rewrite.text.endswith(text[len("<|im_start|>user\n") :])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "[]",
+        '{"kind": "copy"}',
+        '{"kind": "other", "statement": "a", "query": "b", "answer": "c"}',
+        '{"kind": "copy", "statement": "<|im_start|>", "query": "b", "answer": "c"}',
+    ],
+)
+def test_a_malformed_demonstration_names_its_line(
+    encoder: Encoder, tmp_path: Path, line: str
+) -> None:
+    file = tmp_path / "demonstrations.jsonl"
+    good = '{"kind": "copy", "statement": "a", "query": "b", "answer": "c"}'
+    file.write_text(f"{good}\n{line}\n")
+    with pytest.raises(ConfigError, match="line 2"):
+        IKE(IKEConfig(file=str(file)), encoder)
+
+
+def test_a_missing_file_of_demonstrations_is_an_error(encoder: Encoder, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        IKE(IKEConfig(file=str(tmp_path / "none.jsonl")), encoder)
