@@ -21,12 +21,19 @@ EXTRA := $(if $(shell nvidia-smi -L 2>/dev/null | grep -m1 GPU),gpu,cpu)
 endif
 
 # A torch wheel at hand spares the download and may exist for one Python only. uv does not read
-# pip's variables; a CPU wheel is of no use to the gpu extra.
-FIND_LINKS := $(if $(UV_FIND_LINKS),$(UV_FIND_LINKS),$(subst $(space),$(comma),$(strip $(PIP_FIND_LINKS))))
+# pip's variables or files; a CPU wheel is of no use to the gpu extra.
+ifneq ($(UV_FIND_LINKS),)
+FIND_LINKS := $(UV_FIND_LINKS)
+else
+ifeq ($(PIP_FIND_LINKS),)
+PIP_FIND_LINKS := $(shell python3 -m pip config get global.find-links 2>/dev/null)
+endif
+FIND_LINKS := $(subst $(space),$(comma),$(strip $(PIP_FIND_LINKS)))
+endif
 ifeq ($(EXTRA),cpu)
 TORCH_WHEELS := $(wildcard $(addsuffix /torch-*+cpu-*.whl,$(patsubst file://%,%,$(subst $(comma),$(space),$(FIND_LINKS)))))
 endif
-TORCH_PYTHONS := $(foreach v,11 12 13 14,$(if $(findstring -cp3$(v)-cp3$(v)-,$(TORCH_WHEELS)),3.$(v)))
+TORCH_PYTHONS := $(strip $(foreach v,11 12 13 14,$(if $(findstring -cp3$(v)-cp3$(v)-,$(TORCH_WHEELS)),3.$(v))))
 
 ifeq ($(UV_DEFAULT_INDEX)$(UV_INDEX_URL),)
 ifneq ($(PIP_INDEX_URL),)
@@ -104,9 +111,9 @@ $(UV):
 	    "python3-venv (apt-get install python3-venv), or name another with make PYTHON=..." >&2; exit 1; \
 	elif [ -z "$$found" ]; then \
 	  echo "memedit: needs Python $$wanted and found none as" \
-	    "$(or $(PYTHON),python3, python3.13, python3.12 or python3.11);" \
-	    "install one, or name it with make PYTHON=/path/to/python$(if $(TORCH_PYTHONS), \
-	    (the torch wheel in $(FIND_LINKS) is for Python $(TORCH_PYTHONS) only))" >&2; exit 1; \
+	    "$(if $(PYTHON),$(PYTHON),python3 or python3.13 to python3.11);" \
+	    "install one, or name it with make PYTHON=/path/to/python$(if $(TORCH_PYTHONS), (the torch wheel in $(FIND_LINKS) is for $(TORCH_PYTHONS)))" \
+	    >&2; exit 1; \
 	fi; \
 	echo "setting up .uv with $$found ..."; \
 	"$$found" -m venv --clear .uv; \
