@@ -1,7 +1,6 @@
 """What is installed is what the repository holds, under the right names, with nothing in its way."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -90,7 +89,7 @@ def elsewhere(built: tuple[Path, Path, Path], tmp_path_factory: pytest.TempPathF
 def test_the_links_are_links_and_git_stores_them_as_such(name: str) -> None:
     link = ROOT / "memedit" / name
     assert link.is_symlink(), f"memedit/{name} must be a link to ../{name}"
-    assert os.readlink(link) == f"../{name}"
+    assert link.readlink() == Path("..", name)
     if (ROOT / ".git").exists():
         staged = run("git", "ls-files", "--stage", f"memedit/{name}", cwd=ROOT)
         assert staged.startswith("120000 "), f"git stores {staged!r}; a link has mode 120000"
