@@ -1,4 +1,4 @@
-"""What is installed is what the repository holds, under the right names, with nothing in its way."""
+"""What is installed is what the repository holds, under the right names, and light to import."""
 
 import json
 import shutil
