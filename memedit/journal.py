@@ -242,12 +242,14 @@ class Journal:
         """
         with self._reading, self._translated():
             self._check_file()
+            # First, since more may be committed between the two: then there are more rows than
+            # it promises, and never fewer.
+            last = _last_position(self._reader)
             rows = self._reader.execute(
                 "SELECT position, at, kind, edit_id, namespace, body, checksum FROM events "
                 "WHERE position > ? ORDER BY position LIMIT ?",
                 (position, limit),
             ).fetchall()
-            last = rows[-1][0] if rows else _last_position(self._reader)
         if last < position:
             raise MemoryFileDamaged(
                 f"{self.path} went back from event {position} to {last}: an older copy was written "
@@ -258,7 +260,7 @@ class Journal:
             if event.position != expected:
                 raise self._damaged(f"event {expected} is missing")
         if len(events) < limit and last > position + len(events):
-            raise self._damaged(f"event {last} is missing")
+            raise self._damaged(f"event {position + len(events) + 1} is missing")
         return events
 
     def history(self, edit_id: str) -> list[Event]:
@@ -321,6 +323,8 @@ class Journal:
         """
         with self._writing, self._translated(nothing_written=True):
             self._check_file()
+            if self._immutable:
+                raise MemoryFileError(_WAYS_OUT["SQLITE_READONLY"].format(path=self.path))
             if self._writer is None:
                 self._writer = self._connect("mode=rw")
                 self._writer.execute("PRAGMA synchronous = FULL")
