@@ -112,6 +112,26 @@ class EditMemory:
             raise
         self._opened = True
 
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], model: str | None = None) -> Self:
+        """The memory in this file, with a sentence encoder of its own.
+
+        Args:
+            path: the journal's file; made where there is none.
+            model: a sentence-transformers folder or hub name; the packaged MiniLM by default.
+
+        Raises:
+            MemoryFileError: as for the class itself.
+        """
+        from memedit.encoders import SentenceEncoder
+
+        return cls(path, SentenceEncoder(model))
+
+    @property
+    def encoder(self) -> Encoder:
+        """What queries and edits are compared by."""
+        return self._encoder
+
     # changing
 
     def add(
