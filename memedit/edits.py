@@ -117,7 +117,8 @@ class Edit:
     def to_mapping(self) -> dict[str, Any]:
         """Every field that is set, in order, as JSON types; :func:`from_mapping` reads it back."""
         pairs = ((field.name, getattr(self, field.name)) for field in fields(self))
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in pairs if v not in (None, (), "")}
+        said = ((name, value) for name, value in pairs if value not in (None, (), ""))
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in said}
 
 
 def new_id() -> str:
@@ -150,7 +151,8 @@ def structured(subject: str, prompt: str, target: str, **rest: Any) -> Edit:
             )
         prompt = f"{prompt[:start]}{{}}{prompt[start + len(subject) :]}"
     if prompt.count("{}") != 1:
-        raise InvalidEdit(f"the prompt {prompt!r} has {prompt.count('{}')} places {{}}; it needs one")
+        places = prompt.count("{}")
+        raise InvalidEdit(f"the prompt {prompt!r} has {places} places {{}}; it needs one")
     statement = _sentence_of(prompt.replace("{}", subject), clean(target, "target"))
     rest.setdefault("statement", statement)
     return _checked(subject=subject, prompt=prompt, target=target, **rest)
@@ -178,7 +180,7 @@ def question(question: str, answer: str, **rest: Any) -> Edit:
 
 
 def sentence(text: str, **rest: Any) -> Edit:
-    """An edit from a plain sentence: ``The capital of France is Lyon.``
+    """An edit from a plain sentence, such as ``The capital of France is Lyon``.
 
     Where the sentence has one of the shapes "The R of S is T" or "S's R is T", subject, prompt
     and target are read from it; of any other it keeps the sentence and, where it starts with a
@@ -207,7 +209,7 @@ def from_mapping(data: Mapping[str, Any]) -> Edit:
         raise InvalidEdit(f"unknown field {unknown[0]!r}; an edit has {', '.join(sorted(known))}")
     given: dict[str, Any] = {str(k): v for k, v in data.items() if v not in (None, "", [], ())}
     if "aliases" in given and isinstance(given["aliases"], str):
-        raise InvalidEdit("aliases is a list of names, not one text; write [\"...\"]")
+        raise InvalidEdit('aliases is a list of names, not one text; write ["..."]')
     if "answer" in given:
         given.setdefault("target", given.pop("answer"))
     if {"subject", "prompt", "target"} <= given.keys():
@@ -240,7 +242,8 @@ def clean(text: object, field: str, limit: int = MAX_CHARS) -> str:
         raise InvalidEdit(f"{field} has {len(text):,} characters; at most {limit:,} are taken")
     for char in text:
         if "\ud800" <= char <= "\udfff":
-            raise InvalidEdit(f"{field} holds a lone surrogate (U+{ord(char):04X}); send valid Unicode")
+            point = f"U+{ord(char):04X}"
+            raise InvalidEdit(f"{field} holds a lone surrogate ({point}); send valid Unicode")
         if unicodedata.category(char) == "Cc" and not char.isspace():
             raise InvalidEdit(f"{field} holds the control character U+{ord(char):04X}; remove it")
     squeezed = " ".join(text.split())
@@ -290,21 +293,25 @@ def _sentence_of(stem: str, answer: str) -> str:
     joined = f"{stem} {answer}"
     if joined[-1] not in ".!?":
         joined += "."
-    return clean(joined, "the fact", limit=3 * MAX_CHARS)[: 3 * MAX_CHARS]
+    return clean(joined, "the fact", limit=3 * MAX_CHARS)
 
 
 _BE = r"(?:is|was|are|were)"
-_OF = re.compile(rf"(?P<rel>(?:[Tt]he|[Aa]n?) [^.?!]+?) (?P<of>of|for|in) (?P<subject>.+?) (?P<be>{_BE})(?P<now> now)? (?P<target>.+?)[.!]?")
+_IS = rf"(?P<be>{_BE})(?P<now> now)? (?P<target>.+?)[.!]?"
+_OF = re.compile(rf"(?P<rel>(?:[Tt]he|[Aa]n?) [^.?!]+?) (?P<of>of|for|in) (?P<subject>.+?) {_IS}")
 # After a possessive comes a relation in small letters or an acronym ("CEO"); another capital
 # rather belongs to a title ("Schindler's List"), as does a bare apostrophe ("Rock 'n' Roll").
 _POSSESSIVE_REL = r"(?P<s>['’]s|(?<=s)['’]) (?P<rel>(?:[a-z]|[A-Z]{2,}\b)"
-_POSSESSIVE = re.compile(
-    rf"(?P<subject>.+?){_POSSESSIVE_REL}[^.?!]*?) (?P<be>{_BE})(?P<now> now)? (?P<target>.+?)[.!]?"
+_POSSESSIVE = re.compile(rf"(?P<subject>.+?){_POSSESSIVE_REL}[^.?!]*?) {_IS}")
+_WORD = r"[A-Z0-9][\w'’.&-]*"
+_SMALL = r"(?:of|the|de|la|le|von|van|der|and|du|di|da|del|&)"
+_NAME = re.compile(rf"(?P<subject>{_WORD}(?: (?:{_SMALL} )*{_WORD})*)(?= [a-z])")
+_NO_NAMES = frozenset(
+    "The A An It He She They This That In On At There If As We You I No All Some".split()
 )
-_NAME = re.compile(r"(?P<subject>(?:[A-Z0-9][\w'’.&-]*)(?: (?:(?:of|the|de|la|le|von|van|der|and|du|di|da|del|&) )*[A-Z0-9][\w'’.&-]*)*)(?= [a-z])")
-_ARTICLES = {"The", "A", "An", "It", "He", "She", "They", "This", "That", "In", "On", "At", "There", "If", "As"}
 _QUESTION = re.compile(
-    rf"(?:[Ww]hat|[Ww]ho|[Ww]here|[Ww]hich \w+) (?P<be>{_BE}) (?P<rel>the [^?]+?) (?P<of>of|for|in) (?P<subject>[^?]+?)\??"
+    rf"(?:[Ww]hat|[Ww]ho|[Ww]here|[Ww]hich \w+) (?P<be>{_BE}) (?P<rel>the [^?]+?)"
+    r" (?P<of>of|for|in) (?P<subject>[^?]+?)\??"
 )
 _QUESTION_POSSESSIVE = re.compile(
     rf"(?:[Ww]hat|[Ww]ho|[Ww]here) (?P<be>{_BE}) (?P<subject>[^?]+?){_POSSESSIVE_REL}[^?]*?)\??"
@@ -322,7 +329,7 @@ def _parse_sentence(text: str) -> dict[str, str]:
         prompt = f"{{}}{match['s']} {match['rel']} {be}"
         return {"subject": match["subject"], "prompt": prompt, "target": match["target"]}
     match = _NAME.match(text)
-    if match and match["subject"] not in _ARTICLES:
+    if match and match["subject"] not in _NO_NAMES:
         return {"subject": match["subject"].removeprefix("The ")}
     return {}
 

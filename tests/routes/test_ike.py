@@ -1,4 +1,4 @@
-"""IKE's prompts: where the fact stands, how many demonstrations, what happens when there is no room."""
+"""IKE's prompts: where the fact stands, how many demonstrations, and what gives way first."""
 
 from pathlib import Path
 
