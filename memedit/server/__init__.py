@@ -1,8 +1,8 @@
 """The OpenAI-compatible surface: what a request says, and where its edits go.
 
-    body.py        a JSON body whose members can be replaced without touching the other bytes
-    surfaces.py    which member of which path holds the prompts
-    middleware.py  the ASGI middleware: decide, rewrite, pass on
-    proxy.py       an ASGI application that forwards to an upstream server, bytes as they are
-    decider.py     decisions for concurrent requests, micro-batched on one thread
+body.py        a JSON body whose members can be replaced without touching the other bytes
+surfaces.py    which member of which path holds the prompts
+middleware.py  the ASGI middleware: decide, rewrite, pass on
+proxy.py       an ASGI application that forwards to an upstream server, bytes as they are
+decider.py     decisions for concurrent requests, micro-batched on one thread
 """

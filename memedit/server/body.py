@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from json.decoder import scanstring
 from typing import Any
 
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -59,7 +58,8 @@ class JsonBody:
         kept = [member for member in members if member.name != name]
         if len(kept) == len(members):
             return self
-        text, cut_to = [], 0
+        text: list[str] = []
+        cut_to = 0
         first_kept = kept[0] if kept else None
         for place, member in enumerate(members):
             if member.name != name:
@@ -78,7 +78,8 @@ class JsonBody:
 
     def replaced(self, values: Mapping[str, Any]) -> bytes:
         """The bytes with new values for members that are there; the last one of a name counts."""
-        text, position = [], 0
+        text: list[str] = []
+        position = 0
         last = {member.name: member for member in self._members()}
         for member in sorted((last[name] for name in values), key=lambda m: m.start):
             text += self._text[position : member.value], json.dumps(values[member.name])
@@ -92,7 +93,7 @@ class JsonBody:
         at = _skip(text, _skip(text, 0) + 1)
         while text[at] != "}":
             start = at
-            name, at = scanstring(text, start + 1, True)
+            name, at = _DECODER.raw_decode(text, start)
             value = _skip(text, _skip(text, at) + 1)
             _, at = _DECODER.raw_decode(text, value)
             members.append(Member(name, start, value, at))

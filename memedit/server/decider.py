@@ -57,26 +57,32 @@ class Decider:
         await asyncio.to_thread(self._thread.shutdown)
 
     async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
         while self._waiting:
-            batch = self._take()
-            queries = [query for waiting in batch for query in waiting.queries]
-            try:
-                decisions = await loop.run_in_executor(
-                    self._thread, self._router.decide, queries, batch[0].namespace
-                )
-            except BaseException as error:
+            await self._answer(self._take())
+
+    async def _answer(self, batch: Sequence[_Waiting]) -> None:
+        """Decides a batch; where that fails, each request by itself, so that only one fails."""
+        queries = [query for waiting in batch for query in waiting.queries]
+        try:
+            decisions = await asyncio.get_running_loop().run_in_executor(
+                self._thread, self._router.decide, queries, batch[0].namespace
+            )
+        except BaseException as error:
+            if isinstance(error, Exception) and len(batch) > 1:
                 for waiting in batch:
-                    if not waiting.result.done():
-                        waiting.result.set_exception(error)
-                if not isinstance(error, Exception):
-                    raise
-                continue
-            at = 0
+                    await self._answer([waiting])
+                return
             for waiting in batch:
                 if not waiting.result.done():
-                    waiting.result.set_result(decisions[at : at + len(waiting.queries)])
-                at += len(waiting.queries)
+                    waiting.result.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+            return
+        at = 0
+        for waiting in batch:
+            if not waiting.result.done():
+                waiting.result.set_result(decisions[at : at + len(waiting.queries)])
+            at += len(waiting.queries)
 
     def _take(self) -> list[_Waiting]:
         """The next batch: requests of one namespace, the longest waiting first."""

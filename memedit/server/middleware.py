@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequen
 from dataclasses import dataclass
 from typing import Any
 
-from memedit.errors import InvalidInput, MemeditError
+from memedit.errors import InvalidInput
 from memedit.protocols import Decision, Route
 from memedit.router import PASSTHROUGH
 from memedit.server.body import JsonBody
@@ -95,19 +95,19 @@ class MemeditMiddleware:
         """Serves one connection's scope."""
         surface = _surface(scope)
         if surface is None or not self._admits(scope):
-            return await self._app(scope, receive, send)
+            await self._app(scope, receive, send)
+            return
         started = time.perf_counter()
         request = _Buffered(receive)
         if not await request.read(self._max_body):
             logger.info("passthrough: the body is longer than %d bytes", self._max_body)
-            return await self._app(scope, request.replay(), _tagging(send, PASS))
+            await self._app(scope, request.replay(), _tagging(send, PASS))
+            return
         try:
             plan = await self._plan(surface, scope, request.body)
         except InvalidInput as error:
-            return await _refuse(send, str(error))
-        except MemeditError:
-            logger.exception("passthrough: no decision could be made")
-            plan = PASS
+            await _refuse(send, str(error))
+            return
         _log(plan, scope, started)
         await self._send_on(plan, scope, request, send)
 
@@ -125,11 +125,22 @@ class MemeditMiddleware:
         if (_header(headers, BYPASS) or b"0").strip().lower() not in (b"0", b"false", b""):
             return Plan(PASS.decision, original=original, reason="bypassed")
         namespace = _header(headers, NAMESPACE)
+        name = self._namespace if namespace is None else namespace.decode("latin-1")
+        try:
+            return await self._decided(surface, body, name, original)
+        except InvalidInput:
+            raise
+        except Exception:
+            # Whatever fails in memedit, the request is answered.
+            logger.exception("passthrough: no decision could be made")
+            return Plan(PASS.decision, original=original, reason="no decision could be made")
+
+    async def _decided(
+        self, surface: Surface, body: JsonBody, namespace: str, original: bytes | None
+    ) -> Plan:
+        """The plan that follows from the edits that the prompts are about."""
         prompts = surface.read(body.data)
-        decisions = await self._decider.decide(
-            [prompt.query for prompt in prompts],
-            self._namespace if namespace is None else namespace.decode("latin-1"),
-        )
+        decisions = await self._decider.decide([prompt.query for prompt in prompts], namespace)
         if not any(decision.edits for decision in decisions):
             scope_seen = max((d.scope for d in decisions), default=0.0)
             return Plan(Decision(PASSTHROUGH, scope=scope_seen), original=original)

@@ -1,4 +1,4 @@
-"""A server in a process of its own: started, waited for, stopped. For the demo, tests, benchmarks."""
+"""A server in a process of its own, for the demo, tests and benchmarks."""
 
 from __future__ import annotations
 

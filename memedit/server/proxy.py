@@ -103,7 +103,7 @@ class Proxy:
                 async for chunk, _ in response.content.iter_chunks():
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
                 await send({"type": "http.response.body", "body": b""})
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+        except (aiohttp.ClientError, OSError) as error:
             if started:
                 raise
             await _bad_gateway(send, self._base, error)
@@ -174,7 +174,9 @@ class _Body:
                 break
             self._message = await self._receive()
             if self._message["type"] == "http.disconnect":
-                break
+                self._complete.set()
+                # Half a body must not reach the upstream as a whole one.
+                raise ConnectionAbortedError("the client left in the middle of its request")
         self._complete.set()
 
 
@@ -205,8 +207,8 @@ def _value(value: bytes) -> str:
 
 async def _bad_gateway(send: Send, upstream: str, error: BaseException) -> None:
     """A 502, or a 504 where the upstream took too long to reach, in OpenAI's error form."""
-    status = 504 if isinstance(error, asyncio.TimeoutError) else 502
-    text = f"memedit could not reach the upstream {upstream}: {error or type(error).__name__}"
+    status = 504 if isinstance(error, TimeoutError) else 502
+    text = f"memedit could not reach the upstream {upstream}: {str(error) or type(error).__name__}"
     detail = {"message": text, "type": "upstream_error", "param": None, "code": status}
     body = json.dumps({"error": detail}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
