@@ -40,7 +40,9 @@ class SentenceEncoder:
         device: as torch names it; by default a GPU where there is one.
         cache_size: how many texts to remember the vectors of; 0 for none.
         batch_size: most texts to encode at once.
-        threads: CPU threads for torch, in the whole process; by default torch's own choice.
+        threads: CPU threads for torch while it encodes, or ``None`` for torch's own choice. More
+            than one gains little on short texts, and beside other busy processes (an inference
+            server on the same cores) threads that wait for each other cost far more than that.
 
     Raises:
         MissingDependency: no model is named and the packaged one is not installed.
@@ -53,7 +55,7 @@ class SentenceEncoder:
         device: str | None = None,
         cache_size: int = 8_192,
         batch_size: int = 64,
-        threads: int | None = None,
+        threads: int | None = 1,
     ) -> None:
         self._folder: Path | None
         if model is None:
@@ -125,13 +127,24 @@ class SentenceEncoder:
         return np.stack([rows[text] for text in texts])
 
     def _encode(self, texts: list[str]) -> Vectors:
-        vectors = self._model().encode(
-            [_encodable(text) for text in texts],
-            batch_size=self._batch_size,
-            normalize_embeddings=True,
-            convert_to_numpy=True,
-            show_progress_bar=False,
-        )
+        model = self._model()
+        import torch  # after the model, which says what to install where torch is missing
+
+        # The setting is the process's, and other parts of it may use torch too.
+        threads_before = torch.get_num_threads()
+        if self._threads is not None:
+            torch.set_num_threads(self._threads)
+        try:
+            vectors = model.encode(
+                [_encodable(text) for text in texts],
+                batch_size=self._batch_size,
+                normalize_embeddings=True,
+                convert_to_numpy=True,
+                show_progress_bar=False,
+            )
+        finally:
+            if self._threads is not None:
+                torch.set_num_threads(threads_before)
         return np.ascontiguousarray(vectors, dtype=np.float32)
 
     def _remembered(self, texts: list[str], rows: Vectors) -> dict[str, Vectors]:
@@ -158,14 +171,11 @@ class SentenceEncoder:
         if self._loaded is None:
             try:
                 import sentence_transformers
-                import torch
                 from transformers.utils import logging
             except ImportError as error:
                 raise MissingDependency(
                     "encoding needs sentence-transformers: pip install sentence-transformers"
                 ) from error
-            if self._threads is not None:
-                torch.set_num_threads(self._threads)
             bars = logging.is_progress_bar_enabled()
             logging.disable_progress_bar()
             try:

@@ -97,7 +97,6 @@ class EditMemory:
         self._position = 0
         self._version: tuple[int, int] | None = None
         self._records: dict[str, EditRecord] = {}
-        self._ids: dict[int, str] = {}  # position -> id
         self._reverted: set[str] = set()
         self._replaced_by: dict[str, dict[str, None]] = {}  # id -> ids that superseded it, in order
         self._namespaces: dict[str, _Namespace] = {}
@@ -501,7 +500,6 @@ class EditMemory:
                     created_at=event.at,
                     supersedes=event.supersedes,
                 )
-                self._ids[event.position] = event.edit_id
                 self._namespaces.setdefault(event.namespace, _Namespace())
                 for replaced in event.supersedes:
                     self._replaced_by.setdefault(replaced, {})[event.edit_id] = None
@@ -540,15 +538,22 @@ class EditMemory:
 
     def _settled(self, record: EditRecord) -> EditRecord:
         """The record in the state that the events so far leave it in."""
-        if record.edit.id in self._reverted:
-            return replace(record, state="reverted", superseded_by=None)
-        stack = [record.edit.id]
+        state, successor = self._state_of(record.edit.id)
+        if (state, successor) == (record.state, record.superseded_by):
+            return record
+        return replace(record, state=state, superseded_by=successor)
+
+    def _state_of(self, edit_id: str) -> tuple[State, str | None]:
+        """An edit's state, and where it is superseded, the edit that replaced it."""
+        if edit_id in self._reverted:
+            return "reverted", None
+        stack = [edit_id]
         while stack:
             for successor in self._replaced_by.get(stack.pop(), ()):
                 if successor not in self._reverted:
-                    return replace(record, state="superseded", superseded_by=successor)
+                    return "superseded", successor
                 stack.append(successor)
-        return replace(record, state="active", superseded_by=None)
+        return "active", None
 
     @staticmethod
     def _let_go(space: _Namespace, records: Sequence[EditRecord]) -> None:
