@@ -56,13 +56,14 @@ class EncoderConfig:
     Attributes:
         model: a sentence-transformers folder or hub name; empty for the packaged MiniLM.
         device: a torch device; empty for the best at hand.
-        threads: torch threads; 0 leaves torch's own choice.
+        threads: torch threads while encoding; one leaves the other cores to the engine. 0 is
+            torch's own choice.
         cache: how many encoded texts are kept.
     """
 
     model: str = ""
     device: str = ""
-    threads: int = 0
+    threads: int = 1
     cache: int = 65_536
 
 

@@ -6,13 +6,16 @@ its own words; update: asked in other words; retain: something else asked) in fr
 prompt, chosen by similarity, the closest last. What differs here: chat requests carry them as
 turns of the model's own chat template; the fact stands right in front of the question, as late
 in the prompt as it can; the wording depends on whether the question is one or a text to be
-completed; how many demonstrations are worth their tokens was measured
-(``benchmarks/ike_forms.py``) and is a setting; and where a prompt is too long there are fewer.
+completed; the edit itself, asked in its own words, is the closest demonstration of the kind copy
+and does more than any number of others, but only for a text that breaks off, since after it a
+small model gives the new answer to anything (``benchmarks/ike_forms.py``, docs/methods.md); and
+where a prompt is too long there are fewer demonstrations.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +33,13 @@ from memedit.prompt import ChatPrompt, Message, TextPrompt
 from memedit.protocols import Encoder, Vectors
 
 Kind = Literal["copy", "update", "retain"]
+
+_LAST_SENTENCE = re.compile(r"[^.?!。？！\n]*[\w,’'-]$")
+_ASKS = frozenset(
+    "who whom whose what where when why how which is are was were do does did has have can could "
+    "will would should tell give name list write explain describe say show find compare discuss "
+    "summarize summarise translate complete answer please help let hello hi hey".split()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +83,24 @@ class IKE:
         self, prompt: ChatPrompt | TextPrompt, edits: Sequence[Edit]
     ) -> Sequence[ChatPrompt | TextPrompt]:
         """The prompt with all demonstrations, with half of them, and so on, and with none."""
-        if isinstance(prompt, ChatPrompt):
-            ladder = _ladder(self._config.chat_demonstrations)
-            chosen = self._closest(prompt.query, ladder[0])
-            return [self._chat(prompt, edits, chosen[len(chosen) - k :]) for k in ladder]
-        if prompt.rendered_chat:
+        if isinstance(prompt, TextPrompt) and prompt.rendered_chat:
             return [prompt.with_evidence(_fact(prompt.query, edits))]
-        ladder = _ladder(self._config.text_demonstrations)
-        chosen = self._closest(prompt.query, ladder[0])
-        return [self._text(prompt, edits, chosen[len(chosen) - k :]) for k in ladder]
+        chat = isinstance(prompt, ChatPrompt)
+        wanted = self._config.chat_demonstrations if chat else self._config.text_demonstrations
+        own = _own(edits) if _breaks_off(prompt.query) else []
+        shown = [*self._closest(prompt.query, wanted), *own]
+        counts = dict.fromkeys([*(n + len(own) for n in _ladder(wanted)), 0])
+        return [self._with(prompt, edits, shown[len(shown) - n :]) for n in counts]
+
+    def _with(
+        self,
+        prompt: ChatPrompt | TextPrompt,
+        edits: Sequence[Edit],
+        shown: Sequence[Demonstration],
+    ) -> ChatPrompt | TextPrompt:
+        if isinstance(prompt, ChatPrompt):
+            return self._chat(prompt, edits, shown)
+        return self._text(prompt, edits, shown)
 
     def _chat(
         self, prompt: ChatPrompt, edits: Sequence[Edit], chosen: Sequence[Demonstration]
@@ -89,7 +108,7 @@ class IKE:
         """Demonstrations as turns before the last one; the fact at its start."""
         turns: list[Message] = []
         for shown in chosen:
-            asked = _form("chat", shown.query).replace("{facts}", shown.statement) + shown.query
+            asked = _form(shown.query).replace("{facts}", shown.statement) + shown.query
             turns.append({"role": "user", "content": asked})
             turns.append({"role": "assistant", "content": shown.answer})
         return prompt.with_evidence(_fact(prompt.query, edits), turns)
@@ -115,6 +134,15 @@ class IKE:
         return [self._demonstrations[i] for i in best[::-1]]
 
 
+def _own(edits: Sequence[Edit]) -> list[Demonstration]:
+    """The edits as demonstrations of their own, the most probable last; those that can be asked."""
+    return [
+        Demonstration("copy", edit.statement, edit.key, edit.target)
+        for edit in reversed(edits)
+        if edit.target is not None and edit.key != edit.statement
+    ]
+
+
 def _ladder(k: int) -> list[int]:
     """``k``, its half, and so on down to none: ``[8, 4, 2, 1, 0]``."""
     steps = [k]
@@ -129,13 +157,24 @@ def _facts(edits: Sequence[Edit]) -> str:
 
 
 def _fact(query: str, edits: Sequence[Edit]) -> str:
-    return _form("chat", query).replace("{facts}", _facts(edits))
+    return _form(query).replace("{facts}", _facts(edits))
 
 
-def _form(surface: str, query: str) -> str:
-    """The text for this query: a text that breaks off is completed, anything else answered."""
-    ended = query.rstrip().endswith(("?", ".", "!", "。", "？", "！", "؟", ":", '"', ")"))
-    return _prompt_text(f"{surface}_answer" if ended else f"{surface}_complete")
+def _form(query: str) -> str:
+    """The text for a chat's query: what breaks off is completed, anything else answered."""
+    return _prompt_text("chat_complete" if _breaks_off(query) else "chat_answer")
+
+
+def _breaks_off(query: str) -> bool:
+    """Whether a text ends in the middle of a statement, to be completed.
+
+    A question or a request that merely lacks its mark ("who runs acme") is none.
+    """
+    last = _LAST_SENTENCE.search(query.rstrip())
+    if last is None:
+        return False
+    opener = last.group().lstrip(" \n\"'“‘(").partition(" ")[0].casefold().rstrip(",")
+    return opener not in _ASKS
 
 
 @cache
