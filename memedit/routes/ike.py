@@ -6,10 +6,10 @@ its own words; update: asked in other words; retain: something else asked) in fr
 prompt, chosen by similarity, the closest last. What differs here: chat requests carry them as
 turns of the model's own chat template; the fact stands right in front of the question, as late
 in the prompt as it can; the wording depends on whether the question is one or a text to be
-completed; the edit itself, asked in its own words, is the closest demonstration of the kind copy
-and does more than any number of others, but only for a text that breaks off, since after it a
-small model gives the new answer to anything (``benchmarks/ike_forms.py``, docs/methods.md); and
-where a prompt is too long there are fewer demonstrations.
+completed; where it is to be completed, the edit itself, asked in its own words, is the first
+demonstration, and others follow it, since right after it a small model gives the new answer to
+anything (``benchmarks/ike_forms.py``, docs/methods.md); and where a prompt is too long there are
+fewer demonstrations.
 """
 
 from __future__ import annotations
@@ -82,15 +82,17 @@ class IKE:
     def rewrites(
         self, prompt: ChatPrompt | TextPrompt, edits: Sequence[Edit]
     ) -> Sequence[ChatPrompt | TextPrompt]:
-        """The prompt with all demonstrations, with half of them, and so on, and with none."""
+        """The prompt with all demonstrations, then without the edit's own, and with ever fewer."""
         if isinstance(prompt, TextPrompt) and prompt.rendered_chat:
             return [prompt.with_evidence(_fact(prompt.query, edits))]
         chat = isinstance(prompt, ChatPrompt)
         wanted = self._config.chat_demonstrations if chat else self._config.text_demonstrations
+        closest = self._closest(prompt.query, wanted)
         own = _own(edits) if _breaks_off(prompt.query) else []
-        shown = [*self._closest(prompt.query, wanted), *own]
-        counts = dict.fromkeys([*(n + len(own) for n in _ladder(wanted)), 0])
-        return [self._with(prompt, edits, shown[len(shown) - n :]) for n in counts]
+        steps = [closest[wanted - k :] for k in _ladder(wanted)]
+        if own:
+            steps.insert(0, [*own, *closest])
+        return [self._with(prompt, edits, shown) for shown in steps]
 
     def _with(
         self,

@@ -61,11 +61,43 @@ def test_text_demonstrations_stand_before_the_fact_and_the_fact_before_the_quest
     ladder = ike(encoder, text=4).rewrites(prompt, [CAPITAL])
     lengths = [len(rewrite.text) for rewrite in ladder]
     assert lengths == sorted(lengths, reverse=True)
-    assert len(set(lengths)) == 4  # four, two, one, none
+    assert len(set(lengths)) == 5  # its own and four, four, two, one, none
     for rewrite in ladder:
         assert rewrite.text.startswith("An introduction.\n\n")
-        assert rewrite.text.endswith("The capital of France is")
-        assert rewrite.text.count(CAPITAL.statement) == 1
+        assert rewrite.text.endswith(f"{CAPITAL.statement}\nPrompt: The capital of France is")
+
+
+def test_a_text_that_breaks_off_has_the_edit_itself_as_its_first_demonstration(
+    encoder: Encoder,
+) -> None:
+    ladder = ike(encoder, chat=2).rewrites(chat("The capital of France is"), [CAPITAL])
+    richest = ladder[0].messages
+    assert CAPITAL.statement in richest[0]["content"]
+    assert richest[0]["content"].endswith(CAPITAL.key)
+    assert richest[1] == {"role": "assistant", "content": "Lyon"}
+    assert list(ladder[1].messages) == list(richest[2:])
+    asked = ike(encoder, chat=2).rewrites(chat("What is the capital of France?"), [CAPITAL])
+    assert all(m["content"] != "Lyon" for m in asked[0].messages)
+
+
+@pytest.mark.parametrize(
+    ("query", "completed"),
+    [
+        ("The capital of France is", True),
+        ("What is the twin city of Wellington? It is", True),
+        ("Toko Yasuda, the", True),
+        ("What is the capital of France?", False),
+        ("who runs acme", False),
+        ("tell me about Acme", False),
+        ("He said hello.", False),
+        ("Q: what is it\nA:", False),
+    ],
+)
+def test_what_breaks_off_is_completed_and_anything_else_answered(
+    encoder: Encoder, query: str, completed: bool
+) -> None:
+    rewrite = ike(encoder).rewrites(chat(query), [CAPITAL])[-1]
+    assert ("Complete the following" in rewrite.messages[-1]["content"]) is completed
 
 
 def test_several_facts_all_stand_there_the_most_probable_next_to_the_question(
