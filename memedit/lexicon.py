@@ -1,0 +1,338 @@
+"""Where a text mentions the subjects of edits, in time linear in the text.
+
+A :class:`SubjectLexicon` holds the names of a million subjects in one dictionary from a name in
+normal form to the positions of its edits. A text is cut into tokens once; at each token the
+names that could start there are looked up, longest first.
+
+>>> lexicon = SubjectLexicon()
+>>> lexicon.add(1, ["New York"])
+>>> lexicon.add(2, ["New York Times"])
+>>> [m.positions for m in lexicon.find("Who owns the new  york times, and who runs New York?")]
+[(2,), (1,)]
+
+The normal form: Unicode NFC, case folded, runs of white space one space, typographic apostrophes
+and dashes as their ASCII kin. A token is a run of letters, digits and marks, or one other
+character; scripts that are written without spaces give one token a character, so that a name is
+found inside a sentence of theirs. A mention starts and ends between tokens, so ``France's`` and
+``l'Italie`` mention France and Italie, while ``can't`` does not mention Can.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+SHORT = 2
+"""Names that are one token of at most this many characters count in their exact case only."""
+
+STOP_WORDS = frozenset(
+    """
+    a about after all also an and any are as at be because been before being but by can could did
+    do does done down else ever for from get had has have he her here hers him his how i if in into
+    is it its just let made make may me might more most must my no nor not now of off on one or
+    other our out over own per please she should so some such than that the their them then there
+    these they this those through to too under until up upon very was we were what when where
+    whether which while who whom whose why will with would yes yet you your
+    """.split()
+)
+"""English function words: alone they are no evidence of a name, even when capitalised."""
+
+_TITLES = frozenset(
+    "mr mrs ms miss dr sir dame lord lady prof professor president minister senator governor "
+    "king queen prince princess pope saint captain general".split()
+)
+# A title before a name leaves it the same person, unlike another part of a name.
+
+_EXACT = "\n"
+# Marks a key that is in its exact case; no normal form has a line break.
+_CONTRACTIONS = frozenset(("s", "ll", "d", "ve", "re"))
+_SAME = str.maketrans("’‘ʼ＇`´–—‐‑−", "''''''-----")
+# Scripts written without spaces between words: Thai, Lao, Myanmar, Khmer, kana, Han.
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0003ffff"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """One place in a text that names the subject of one or more edits.
+
+    Attributes:
+        start, end: ``text[start:end]`` is the name as written, possessive ending left out;
+            offsets in characters of the original text.
+        positions: the positions it was added under, ascending.
+        within_longer_name: another capitalised word beside it seems to make a longer name of it
+            ("Porsche Carrera GT" for the subject "Porsche Carrera").
+    """
+
+    start: int
+    end: int
+    positions: tuple[int, ...]
+    within_longer_name: bool
+
+
+class SubjectLexicon:
+    """Names of subjects and where texts mention them. Not thread-safe: its holder has the lock."""
+
+    __slots__ = ("_lengths", "_names", "_of")
+
+    def __init__(self) -> None:
+        # One int for the usual name with one edit, a tuple where it has several, and likewise
+        # one string for the usual edit with one name: the tuples would be 100 MB at a million.
+        self._names: dict[str, int | tuple[int, ...]] = {}
+        self._of: dict[int, str | tuple[str, ...]] = {}
+        # First token -> bit n set where a name of n tokens starts with it. Bits stay after a
+        # removal: a stale one costs a failed look-up and nothing else.
+        self._lengths: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        """How many different names are known."""
+        return len(self._names)
+
+    def __contains__(self, position: object) -> bool:
+        """Whether names are known under this position."""
+        return position in self._of
+
+    def add(self, position: int, names: Iterable[str]) -> None:
+        """Makes these names, a subject and its aliases, mentions of the edit at ``position``.
+
+        A name of white space alone is ignored. Adding more names to a position keeps those it
+        has.
+        """
+        held = self._of.get(position, ())
+        known = dict.fromkeys((held,) if isinstance(held, str) else held)
+        for name in names:
+            tokens = _Tokens(name)
+            if not tokens.words:
+                continue
+            key = tokens.normal
+            if _needs_exact_case(tokens):
+                key = _EXACT + unicodedata.normalize("NFC", name.strip())
+            if key in known:
+                continue
+            known[key] = None
+            first = tokens.words[0]
+            self._lengths[first] = self._lengths.get(first, 0) | 1 << len(tokens.words)
+            before = self._names.get(key)
+            if before is None:
+                self._names[key] = position
+            else:
+                several = before if isinstance(before, tuple) else (before,)
+                self._names[key] = tuple(sorted((*several, position)))
+        if known:
+            keys = tuple(known)
+            self._of[position] = keys if len(keys) > 1 else keys[0]
+
+    def remove(self, position: int) -> None:
+        """Forgets the names of this position; nothing happens where there are none."""
+        keys = self._of.pop(position, ())
+        for key in (keys,) if isinstance(keys, str) else keys:
+            held = self._names[key]
+            rest = tuple(p for p in held if p != position) if isinstance(held, tuple) else ()
+            if rest:
+                self._names[key] = rest if len(rest) > 1 else rest[0]
+            else:
+                del self._names[key]
+
+    def find(self, text: str) -> list[Mention]:
+        """The mentions in ``text``, from left to right.
+
+        A name inside the mention of a longer known name does not count; two mentions that
+        merely overlap both do. Time is linear in the text, times the number of different name
+        lengths (in tokens) that share a first token.
+        """
+        if not self._names:
+            return []
+        tokens = _Tokens(text)
+        found: list[Mention] = []
+        reached = 0
+        for i, word in enumerate(tokens.words):
+            hit = self._longest(tokens, i, word, text)
+            if hit is None or hit[0] <= reached:
+                continue
+            reached, held = hit
+            start, end = tokens.starts[i], tokens.ends[reached - 1]
+            positions = held if isinstance(held, tuple) else (held,)
+            found.append(
+                Mention(start, end, positions, _is_within_longer(tokens, i, reached, text))
+            )
+        return found
+
+    def _longest(
+        self, tokens: _Tokens, i: int, word: str, text: str
+    ) -> tuple[int, int | tuple[int, ...]] | None:
+        """``(token after the mention, positions)`` of the longest name that starts at token i."""
+        if not tokens.starts_name(i):
+            return None
+        lengths = self._lengths.get(word, 0)
+        while lengths:
+            n = lengths.bit_length() - 1
+            lengths ^= 1 << n
+            stop = i + n
+            if stop <= len(tokens.words) and tokens.ends_name(stop):
+                held = self._names.get(tokens.slice(i, stop))
+                if held is None and n == 1:
+                    written = text[tokens.starts[i] : tokens.ends[i]]
+                    held = self._names.get(_EXACT + unicodedata.normalize("NFC", written))
+                if held is not None:
+                    return stop, held
+        return None
+
+
+def mentions(text: str, names: Iterable[str]) -> list[tuple[int, int]]:
+    """Where ``text`` mentions one of ``names``: ``(start, end)``, from left to right."""
+    lexicon = SubjectLexicon()
+    lexicon.add(0, names)
+    return [(mention.start, mention.end) for mention in lexicon.find(text)]
+
+
+def _needs_exact_case(tokens: _Tokens) -> bool:
+    word = tokens.normal
+    return len(tokens.words) == 1 and (len(word) <= SHORT or word in STOP_WORDS)
+
+
+@functools.cache
+def _token_pattern() -> re.Pattern[str]:
+    """One token a match. Built at first use: it asks Unicode for every combining mark."""
+    # \w knows no combining marks, so a decomposed "é" or any vowel sign would end the word.
+    codes = [c for c in range(0x300, 0xFE30) if unicodedata.category(chr(c)) in ("Mn", "Mc")]
+    ranges: list[list[int]] = []
+    for code in (*codes, 0x200C, 0x200D):
+        if ranges and ranges[-1][1] == code - 1:
+            ranges[-1][1] = code
+        else:
+            ranges.append([code, code])
+    marks = "".join(f"\\u{low:04x}-\\u{high:04x}" for low, high in ranges)
+    letter = rf"(?:[^\W_{_UNSPACED}]|(?![{_UNSPACED}])[{marks}])"
+    # An underscore inside a word belongs to it (snake_case is one word), around it it does not
+    # (_emphasis_).
+    return re.compile(rf"{letter}+(?:_+{letter}+)*|\S")
+
+
+class _Tokens:
+    """A text as tokens: their places in it, and the whole text in normal form.
+
+    ``normal[at[i]:to[i]]`` is token i, so any run of tokens is one slice.
+    """
+
+    __slots__ = ("at", "ends", "normal", "starts", "to", "words")
+
+    def __init__(self, text: str) -> None:
+        self.starts: list[int] = []
+        self.ends: list[int] = []
+        self.words: list[str] = []
+        self.at: list[int] = []
+        self.to: list[int] = []
+        parts: list[str] = []
+        length = last = 0
+        for match in _token_pattern().finditer(text):
+            start, end = match.span()
+            word = match.group()
+            if word.isascii():
+                word = word.lower() if word != "`" else "'"
+            else:
+                word = unicodedata.normalize("NFC", word).translate(_SAME).casefold()
+                word = unicodedata.normalize("NFC", word)
+            if start > last and parts:
+                parts.append(" ")
+                length += 1
+            parts.append(word)
+            self.at.append(length)
+            length += len(word)
+            self.to.append(length)
+            self.starts.append(start)
+            self.ends.append(end)
+            self.words.append(word)
+            last = end
+        self.normal = "".join(parts)
+
+    def slice(self, start: int, stop: int) -> str:
+        """Tokens ``start`` to ``stop`` in normal form."""
+        return self.normal[self.at[start] : self.to[stop - 1]]
+
+    def glued(self, i: int) -> bool:
+        """No white space before token i, and there is a token before it."""
+        return 0 < i < len(self.words) and self.starts[i] == self.ends[i - 1]
+
+    def starts_name(self, i: int) -> bool:
+        """Whether a name may start at token i: not at the ending of "France's" or "3.11"."""
+        if not (self.glued(i) and i > 1 and self.glued(i - 1)):
+            return True
+        before, joint = self.words[i - 2], self.words[i - 1]
+        if joint == "'":
+            return not (before[-1].isalnum() and self.words[i] in ("s", "t", "ll", "re", "ve"))
+        return not (joint in ".," and before[-1].isdigit() and self.words[i][0].isdigit())
+
+    def ends_name(self, stop: int) -> bool:
+        """Whether a name may end before token ``stop``: not inside "can't", "O'Brien" or "3.11"."""
+        if not (self.glued(stop) and self.glued(stop + 1)):
+            return True
+        joint, after, word = self.words[stop], self.words[stop + 1], self.words[stop - 1]
+        if joint == "'" and word[-1].isalnum():
+            return not after[0].isalnum() or after in _CONTRACTIONS
+        return not (joint in ".," and word[-1].isdigit() and after[0].isdigit())
+
+
+def _is_within_longer(tokens: _Tokens, start: int, stop: int, text: str) -> bool:
+    """Whether a capitalised word beside tokens ``start`` to ``stop`` makes a longer name."""
+    beside = []
+    if stop < len(tokens.words):
+        joined = stop + 1 if tokens.glued(stop) and tokens.words[stop] == "-" else stop
+        plain = joined == stop and not tokens.glued(stop) and tokens.words[stop - 1] != "."
+        hyphen = joined > stop and tokens.glued(joined)
+        if (plain or hyphen) and _is_capitalised(tokens, joined, text):
+            beside.append(joined)
+    if start > 0:
+        before = start - 1
+        if tokens.words[before] == "-" and tokens.glued(start) and tokens.glued(before):
+            before -= 1
+        elif tokens.words[before] == "." and before > 0 and tokens.glued(before):
+            before -= 1
+            if tokens.ends[before] - tokens.starts[before] != 1:  # "J. Brill", not "end. Brill"
+                before = -1
+        elif tokens.glued(start):
+            before = -1
+        if (
+            before >= 0
+            and _is_capitalised(tokens, before, text)
+            and tokens.words[before] not in _TITLES
+            and not _opens_sentence(tokens, before, text)
+        ):
+            beside.append(before)
+    return bool(beside) and _case_tells(tokens, start, stop, beside, text)
+
+
+def _is_capitalised(tokens: _Tokens, i: int, text: str) -> bool:
+    if not 0 <= i < len(tokens.words):
+        return False
+    return text[tokens.starts[i]].isupper() and tokens.words[i] not in STOP_WORDS
+
+
+def _opens_sentence(tokens: _Tokens, i: int, text: str) -> bool:
+    """Whether token i is the first word of the text, of a sentence, of a line or of a quotation."""
+    if i == 0 or "\n" in text[tokens.ends[i - 1] : tokens.starts[i]]:
+        return True
+    return tokens.words[i - 1] in {".", "!", "?", ":", ";", "…", '"', "“", "(", "*", ">", "¿", "¡"}
+
+
+def _case_tells(tokens: _Tokens, start: int, stop: int, beside: list[int], text: str) -> bool:
+    """Whether capitals mean anything here: not in a headline, in shouting or in uncased text.
+
+    A headline leaves function words small, so they tell only where nothing else is capitalised.
+    """
+    small = other_capital = False
+    for i, word in enumerate(tokens.words):
+        if start <= i < stop or i in beside or not word[0].isalpha():
+            continue
+        first = text[tokens.starts[i]]
+        if first.islower():
+            if word not in STOP_WORDS and len(word) > 1:
+                return True
+            small = True
+        elif first.isupper() and word not in STOP_WORDS and not _opens_sentence(tokens, i, text):
+            other_capital = True
+    return small and not other_capital
