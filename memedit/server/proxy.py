@@ -100,7 +100,10 @@ class Proxy:
                     {"type": "http.response.start", "status": response.status, "headers": headers}
                 )
                 started = True
-                async for chunk, _ in response.content.iter_chunks():
+                # Not iter_chunks(): all empty bodies are one object in aiohttp, and from its second
+                # use on that iterator never ends.
+                while not response.content.at_eof():
+                    chunk, _ = await response.content.readchunk()
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
                 await send({"type": "http.response.body", "body": b""})
         except (aiohttp.ClientError, OSError) as error:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import json
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,12 +18,10 @@ MODEL = "smollm2-135m-instruct"
 MAX_LEN = 2048
 JSON = (b"content-type", b"application/json")
 
-_NUMBERS = itertools.count()
-
 
 def new_tap_id() -> str:
     """An ``x-tap-id`` that no other exchange has."""
-    return f"tap-{next(_NUMBERS)}-"
+    return f"tap-{secrets.token_hex(8)}"
 
 
 @dataclass(frozen=True)
