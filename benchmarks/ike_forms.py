@@ -97,6 +97,7 @@ FORMS: dict[str, Form] = {
     "text, raw IKE k=0": Form("text", IKE),
     "text, raw IKE k=3": Form("text", IKE, k=3),
     "text, raw IKE, own copy": Form("text", IKE, own="last"),
+    "text, raw IKE, own copy, then k=2": Form("text", IKE, k=2, own="first"),
 }
 
 Prompt = str | list[dict[str, str]]
