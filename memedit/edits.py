@@ -182,15 +182,20 @@ def question(question: str, answer: str, **rest: Any) -> Edit:
 def sentence(text: str, **rest: Any) -> Edit:
     """An edit from a plain sentence, such as ``The capital of France is Lyon``.
 
-    Where the sentence has one of the shapes "The R of S is T" or "S's R is T", subject, prompt
-    and target are read from it; of any other it keeps the sentence and, where it starts with a
-    name, that name as the subject.
+    Where the sentence has one of the shapes "The R of S is T", "S's R is T" or "S relates to T",
+    with names for S and T in the last, subject, prompt and target are read from it; of any other
+    it keeps the sentence and, where it starts with a name, that name as the subject. A subject
+    and a target that are given are found in the sentence, and leave the prompt.
 
     Raises:
         InvalidEdit: as :func:`structured`.
     """
     text = clean(text, "statement")
-    return _checked(**{"statement": text, **_parse_sentence(text), **rest})
+    found = _parse_sentence(text)
+    given = {name: rest[name] for name in ("subject", "target") if name in rest}
+    if any(found.get(name) != value for name, value in given.items()):
+        found = _without_target(text, found | given)
+    return _checked(**{"statement": text, **found, **rest})
 
 
 def from_mapping(data: Mapping[str, Any]) -> Edit:
@@ -306,6 +311,9 @@ _POSSESSIVE = re.compile(rf"(?P<subject>.+?){_POSSESSIVE_REL}[^.?!]*?) {_IS}")
 _WORD = r"[A-Z0-9][\w'’.&-]*"
 _SMALL = r"(?:of|the|de|la|le|von|van|der|and|du|di|da|del|&)"
 _NAME = re.compile(rf"(?P<subject>{_WORD}(?: (?:{_SMALL} )*{_WORD})*)(?= [a-z])")
+_RELATES = re.compile(
+    rf" (?:[a-z][^\sA-Z.?!,;]* )+(?P<target>{_WORD}(?: (?:{_SMALL} )*{_WORD})*)[.!]?"
+)
 _NO_NAMES = frozenset(
     "The A An It He She They This That In On At There If As We You I No All Some".split()
 )
@@ -329,9 +337,22 @@ def _parse_sentence(text: str) -> dict[str, str]:
         prompt = f"{{}}{match['s']} {match['rel']} {be}"
         return {"subject": match["subject"], "prompt": prompt, "target": match["target"]}
     match = _NAME.match(text)
-    if match and match["subject"] not in _NO_NAMES:
-        return {"subject": match["subject"].removeprefix("The ")}
-    return {}
+    if not match or match["subject"] in _NO_NAMES:
+        return {}
+    found = {"subject": match["subject"].removeprefix("The ")}
+    if relates := _RELATES.fullmatch(text, match.end()):
+        return _without_target(text, found | {"target": relates["target"].rstrip(".")})
+    return found
+
+
+def _without_target(text: str, parts: dict[str, Any]) -> dict[str, Any]:
+    """The parts, with the prompt that remains of a sentence without its target at the end."""
+    found = {name: parts[name] for name in ("subject", "target") if parts.get(name)}
+    stem = text.rstrip(" .!").removesuffix(str(found.get("target", "")))
+    subject = found.get("subject")
+    if len(found) < 2 or stem == text.rstrip(" .!") or "{}" in stem or subject not in stem:
+        return found
+    return found | {"prompt": stem.replace(subject, "{}", 1).rstrip()}
 
 
 def _parse_question(text: str) -> tuple[str, str] | None:
