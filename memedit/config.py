@@ -86,16 +86,16 @@ class ScopeConfig:
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
 class IKEConfig:
-    """In-context demonstrations.
+    """In-context demonstrations, for prompts that break off and are to be completed.
 
     Attributes:
-        chat_demonstrations: how many a chat request carries.
-        text_demonstrations: how many a completion request carries.
+        chat_demonstrations: how many a chat request carries, besides the edit's own.
+        text_demonstrations: how many a completion request carries, besides the edit's own.
         file: a JSON Lines file of demonstrations; empty for the packaged ones.
     """
 
-    chat_demonstrations: int = 0
-    text_demonstrations: int = 0
+    chat_demonstrations: int = 2
+    text_demonstrations: int = 2
     file: str = ""
 
 

@@ -82,15 +82,20 @@ class IKE:
     def rewrites(
         self, prompt: ChatPrompt | TextPrompt, edits: Sequence[Edit]
     ) -> Sequence[ChatPrompt | TextPrompt]:
-        """The prompt with all demonstrations, then without the edit's own, and with ever fewer."""
+        """The prompt with all demonstrations, then without the edit's own, and with ever fewer.
+
+        Demonstrations are for what breaks off: a model that has seen short answers answers an
+        open request, too, in a word.
+        """
         if isinstance(prompt, TextPrompt) and prompt.rendered_chat:
             return [prompt.with_evidence(_fact(prompt.query, edits))]
+        if not _breaks_off(prompt.query):
+            return [self._with(prompt, edits, ())]
         chat = isinstance(prompt, ChatPrompt)
         wanted = self._config.chat_demonstrations if chat else self._config.text_demonstrations
         closest = self._closest(prompt.query, wanted)
-        own = _own(edits) if _breaks_off(prompt.query) else []
-        steps = [closest[wanted - k :] for k in _ladder(wanted)]
-        if own:
+        steps = [closest[len(closest) - k :] for k in _ladder(len(closest))]
+        if own := _own(edits):
             steps.insert(0, [*own, *closest])
         return [self._with(prompt, edits, shown) for shown in steps]
 

@@ -44,14 +44,23 @@ def test_chat_evidence_stands_in_the_last_user_turn_before_the_callers_own_words
 
 
 def test_chat_demonstrations_are_pairs_of_turns_before_the_last(encoder: Encoder) -> None:
-    prompt = chat("Hello", "Hi!", "What is the capital of France?")
+    prompt = chat("Hello", "Hi!", "The capital of France is")
     ladder = ike(encoder, chat=3).rewrites(prompt, [CAPITAL])
-    assert [len(rewrite.messages) - 3 for rewrite in ladder] == [6, 2, 0]
+    assert [len(rewrite.messages) - 3 for rewrite in ladder] == [8, 6, 2, 0]
     richest = ladder[0].messages
-    assert [m["role"] for m in richest] == ["user", "assistant"] * 4 + ["user"]
+    assert [m["role"] for m in richest] == ["user", "assistant"] * 5 + ["user"]
     assert richest[:2] == prompt.messages[:2]
-    # What is dropped first is what is least like the question.
-    assert ladder[1].messages[2:] == richest[6:]
+    # The edit's own goes first, then what is least like the question.
+    assert ladder[1].messages[2:] == richest[4:]
+    assert ladder[2].messages[2:] == richest[8:]
+
+
+def test_an_open_request_gets_the_fact_and_no_demonstrations(encoder: Encoder) -> None:
+    prompt = chat("Write an essay about the capital of France.")
+    (rewrite,) = ike(encoder, chat=3).rewrites(prompt, [CAPITAL])
+    assert len(rewrite.messages) == 1
+    (text,) = ike(encoder, text=3).rewrites(TextPrompt("What is the capital of France?"), [CAPITAL])
+    assert text.text.count("New Fact") == 1
 
 
 def test_text_demonstrations_stand_before_the_fact_and_the_fact_before_the_question(
@@ -76,8 +85,6 @@ def test_a_text_that_breaks_off_has_the_edit_itself_as_its_first_demonstration(
     assert richest[0]["content"].endswith(CAPITAL.key)
     assert richest[1] == {"role": "assistant", "content": "Lyon"}
     assert list(ladder[1].messages) == list(richest[2:])
-    asked = ike(encoder, chat=2).rewrites(chat("What is the capital of France?"), [CAPITAL])
-    assert all(m["content"] != "Lyon" for m in asked[0].messages)
 
 
 @pytest.mark.parametrize(
