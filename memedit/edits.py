@@ -345,14 +345,15 @@ def _parse_sentence(text: str) -> dict[str, str]:
     return found
 
 
-def _without_target(text: str, parts: dict[str, Any]) -> dict[str, Any]:
+def _without_target(text: str, parts: dict[str, str]) -> dict[str, str]:
     """The parts, with the prompt that remains of a sentence without its target at the end."""
     found = {name: parts[name] for name in ("subject", "target") if parts.get(name)}
-    stem = text.rstrip(" .!").removesuffix(str(found.get("target", "")))
-    subject = found.get("subject")
-    if len(found) < 2 or stem == text.rstrip(" .!") or "{}" in stem or subject not in stem:
-        return found
-    return found | {"prompt": stem.replace(subject, "{}", 1).rstrip()}
+    whole = text.rstrip(" .!")
+    if len(found) == 2 and whole.endswith(found["target"]) and "{}" not in whole:
+        stem = whole.removesuffix(found["target"]).rstrip()
+        if found["subject"] in stem:
+            return found | {"prompt": stem.replace(found["subject"], "{}", 1)}
+    return found
 
 
 def _parse_question(text: str) -> tuple[str, str] | None:
