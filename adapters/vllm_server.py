@@ -21,6 +21,7 @@ from memedit.assemble import assemble
 from memedit.config import Config, load
 from memedit.errors import MissingDependency
 from memedit.server.decider import Decider
+from memedit.server.logs import log_to_stderr
 from memedit.server.middleware import ASGIApp, MemeditMiddleware, Scope
 
 logger = logging.getLogger("memedit.server")
@@ -53,9 +54,7 @@ class Middleware(MemeditMiddleware):
             max_body=config.server.max_body,
             admits=_key_check(app),
         )
-        # vLLM gives handlers to its own loggers only.
-        if not logger.parent or not logging.getLogger().handlers:
-            _log_to_stderr()
+        log_to_stderr()  # vLLM gives handlers to its own loggers only
         logger.info("%d edits live in %s", len(parts.memory), config.memory.path)
 
 
@@ -83,14 +82,6 @@ def _key_check(app: Any) -> Callable[[Scope], bool]:
             return _Admits(verify)
         inner = getattr(inner, "app", None)
     return lambda scope: True
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("INFO:     memedit: %(message)s"))
-    package = logging.getLogger("memedit")
-    package.addHandler(handler)
-    package.setLevel(os.environ.get("MEMEDIT_LOG_LEVEL", "INFO").upper())
 
 
 def on_cpu() -> bool:

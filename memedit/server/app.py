@@ -7,6 +7,7 @@ import logging
 from memedit.assemble import assemble
 from memedit.config import Config
 from memedit.server.decider import Decider
+from memedit.server.logs import log_to_stderr
 from memedit.server.middleware import ASGIApp, MemeditMiddleware
 from memedit.server.proxy import Proxy
 
@@ -23,6 +24,7 @@ def proxy_app(upstream: str, config: Config) -> ASGIApp:
     Raises:
         MemeditError: a part cannot be made; the server then does not start.
     """
+    log_to_stderr()
     proxy = Proxy(upstream, connect_timeout=config.server.connect_timeout)
     parts = assemble(config)
     parts.warm()
