@@ -47,7 +47,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "scope.json"
 
 FLOOR = 0.4
 """Lowest cosine at which an edit whose subject is not mentioned is looked at."""
-FALSE_FIRES = 0.18
+FALSE_FIRES = 0.15
 """Share of held-back out-of-scope prompts that may fire, as the mean over all their kinds.
 
 Half of these kinds ask another relation of the subject of an edit, which is where all fires are;

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memedit.edits import Edit, question, sentence, structured
+from memedit.edits import Edit, question, structured
 from memedit.errors import ConfigError
 from memedit.lexicon import SubjectLexicon
 from memedit.protocols import Candidate, Encoder, Vectors
@@ -35,7 +35,7 @@ EDITS = (
     structured("Shirley Z. Johnson", "The occupation of {} is", "pilot", id="johnson"),
     structured("United Kingdom", "The head of state of {} is", "Tom", aliases=["UK"], id="uk"),
     Edit("vaccine", "The new office coffee machine only accepts blue tokens."),
-    sentence("Carl Sagan is employed by British Broadcasting Corporation", id="sagan"),
+    Edit("sagan", "Carl Sagan is employed by British Broadcasting Corporation", "Carl Sagan"),
 )
 
 
