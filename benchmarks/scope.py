@@ -50,8 +50,8 @@ FLOOR = 0.4
 FALSE_FIRES = 0.15
 """Share of held-back out-of-scope prompts that may fire, as the mean over all their kinds.
 
-Half of these kinds ask another relation of the subject of an edit, which is where all fires are;
-at this rate prompts about other subjects fire in about one of a hundred.
+Half of these kinds ask another relation of the subject of an edit, where nearly all fires are; at
+this rate one to three in a hundred prompts about other subjects fire.
 """
 NEAREST = MENTIONED = 8
 TRAIN_RECORDS = 2_500
