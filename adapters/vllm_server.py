@@ -152,9 +152,10 @@ def serve(model: str, options: Sequence[str], config: Config) -> NoReturn:
     """Becomes the server: this process turns into vLLM's, so that signals reach it directly.
 
     Raises:
-        MissingDependency: no vLLM is installed.
+        MemeditError: no vLLM is installed, or the middleware would refuse the configuration.
     """
     cpu = on_cpu()
+    assemble(config).close()  # what is wrong is said now, not when vLLM has loaded its model
     argv = command(model, options, cpu=cpu)
     sys.stdout.flush()
     sys.stderr.flush()

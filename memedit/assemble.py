@@ -73,6 +73,7 @@ def assemble(config: Config, memory: EditMemory | None = None) -> Parts:
     from memedit.scope import MentionScope
 
     memory = memory or open_memory(config)
+    memory.count(config.memory.namespace)  # a malformed one is said now, not with every request
     scope = MentionScope(memory.encoder)
     router = Router(
         memory,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from memedit.config import cache_folder
-from memedit.errors import MissingDependency
+from memedit.errors import ConfigError, MissingDependency
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,11 @@ def packaged(name: str) -> Path:
         name: a key of :data:`PACKAGED`.
 
     Raises:
+        ConfigError: there is no packaged model of that name.
         MissingDependency: the package, or what reads it, is not installed.
     """
+    if name not in PACKAGED:
+        raise ConfigError(f"there is no packaged model {name!r}; there is {', '.join(PACKAGED)}")
     source = PACKAGED[name]
     spec = find_spec(source.package)
     try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -45,6 +47,12 @@ def serve(
         "server": {"host": host, "port": port},
     }
     configured = load(flags, file=config)
+    if model is not None and model.startswith("-"):
+        raise InvalidInput(
+            f"unknown option {model!r}: with --upstream no vLLM starts"
+            if upstream is not None
+            else f"serve needs a MODEL in front of vLLM's options; the first word is {model!r}"
+        )
     if (model is None) == (upstream is None):
         raise InvalidInput(
             "serve needs either a MODEL for vLLM or --upstream URL, as in "
@@ -64,6 +72,7 @@ def serve(
 def _vllm(model: str, options: list[str], config: Config, as_json: bool) -> None:
     from memedit.models import PACKAGED, packaged
 
+    _check_model(model, list(PACKAGED))
     # By name: nothing in memedit imports what an adapter imports.
     adapter = import_module("memedit.adapters.vllm_server")
     if model in PACKAGED:
@@ -73,6 +82,16 @@ def _vllm(model: str, options: list[str], config: Config, as_json: bool) -> None
     if as_json:
         print_json({"command": adapter.command(model, options, cpu=adapter.on_cpu())})
     adapter.serve(model, options, config)
+
+
+def _check_model(model: str, packaged: list[str]) -> None:
+    """Says at once what vLLM would say after a minute, or after a look at a hub."""
+    if model in packaged or Path(model).expanduser().exists():
+        return
+    if model.startswith((".", "/", "~")):
+        raise InvalidInput(f"there is no model folder {model}")
+    if "/" not in model and (close := get_close_matches(model, packaged, 1)):
+        raise InvalidInput(f"there is no packaged model {model!r}; did you mean {close[0]}?")
 
 
 def _proxy(upstream: str, config: Config, as_json: bool) -> None:

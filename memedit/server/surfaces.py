@@ -73,6 +73,14 @@ class Completions:
         return _shows_prompt(body) or ("suffix is set" if body.get("suffix") else None)
 
 
+_SHOWING = (
+    "echo",
+    "prompt_logprobs",
+    "continue_final_message",
+    "return_token_ids",
+    "return_prompt_text",
+)
+
 SURFACES: Mapping[str, Surface] = {
     "/v1/chat/completions": ChatCompletions(),
     "/v1/completions": Completions(),
@@ -80,7 +88,8 @@ SURFACES: Mapping[str, Surface] = {
 
 
 def _shows_prompt(body: Mapping[str, Any]) -> str | None:
-    for member in ("echo", "prompt_logprobs", "continue_final_message", "return_token_ids"):
-        if body.get(member) not in (None, False):
+    for member in _SHOWING:
+        # 0 is set as well: prompt_logprobs of 0 are the prompt's own tokens.
+        if (value := body.get(member)) is not None and value is not False:
             return f"{member} is set, and the answer would show the evidence"
     return None

@@ -89,17 +89,14 @@ class Wire:
 
     def exchanges(self, tap_id: str) -> list[Exchange]:
         """Every exchange with this ``x-tap-id``, in order; waits until each has its response."""
+        waited_for(lambda: all(exchange.complete for exchange in self._begun(tap_id)))
+        return list(self._begun(tap_id))
 
-        def look() -> list[Exchange]:
-            found = [
-                exchange
-                for connection in list(self._connections)
-                for exchange in parse(bytes(connection.sent), bytes(connection.received))
-                if (ID, tap_id.encode()) in exchange.headers
-            ]
-            return found if all(exchange.complete for exchange in found) else []
-
-        return waited_for(look)
+    def _begun(self, tap_id: str) -> Iterator[Exchange]:
+        for connection in list(self._connections):
+            for exchange in parse(bytes(connection.sent), bytes(connection.received)):
+                if (ID, tap_id.encode()) in exchange.headers:
+                    yield exchange
 
 
 async def _pump(
