@@ -15,12 +15,22 @@ from memedit.protocols import Candidate, Considered, Decision, ScopeClassifier
 
 PASSTHROUGH = "passthrough"
 
+LONGEST = 16_000
+"""So many characters of a query are looked at: a document in it must not keep others waiting."""
+
 
 class Candidates(Protocol):
     """What the router needs of a memory."""
 
     def candidates(self, queries: Sequence[str], namespace: str, k: int) -> list[list[Candidate]]:
         """For each query, the edits it may be about."""
+
+
+def _shortened(query: str) -> str:
+    """A query of at most :data:`LONGEST` characters: of a longer one, its beginning and its end."""
+    if len(query) <= LONGEST:
+        return query
+    return f"{query[: LONGEST // 2]}\n{query[-LONGEST // 2 :]}"
 
 
 class Router:
@@ -61,6 +71,7 @@ class Router:
         """
         if not queries:
             return []
+        queries = [_shortened(query) for query in queries]
         started = time.perf_counter()
         found = self._memory.candidates(queries, namespace, self._k)
         retrieved = time.perf_counter()

@@ -78,6 +78,8 @@ def vllm_server(
     argv[argv.index(adapter.MIDDLEWARE)] = f"{tap.__name__}.Tapped"
     environ = adapter.environment(Config(memory=MemoryConfig(path=memory)), os.environ, cpu=cpu)
     environ[tap.FILE] = str(taps)
+    # Else the first request with logprobs waits half a minute for a compiler.
+    environ["TORCH_COMPILE_DISABLE"] = "1"
     environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     with ServerProcess((), log=log, environ=environ, program=argv) as server:
         port = server.url.rpartition(":")[2]

@@ -3,7 +3,8 @@
 Bodies are neither decoded nor encoded, headers keep their order and their duplicates, and a
 streamed response goes out chunk by chunk as it comes in. Only what belongs to one connection
 changes: the hop-by-hop headers of RFC 9110, section 7.6.1, ``Host``, and ``Expect``, which the
-server in front has answered already.
+server in front has answered already. One thing cannot be kept: a request header's value that is
+not UTF-8 is taken for Latin-1 and goes on as UTF-8, which is all that aiohttp writes.
 """
 
 from __future__ import annotations

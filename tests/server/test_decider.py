@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,19 @@ def test_who_leaves_takes_nobody_along(router: Gated) -> None:
         await decider.aclose()
 
     asyncio.run(run())
+
+
+def test_a_document_keeps_nobody_waiting(router: Gated) -> None:
+    async def run() -> None:
+        decider = Decider(router)
+        document = "rain and snow " * 100_000
+        got = await decider.decide([document + query(3), query(4) + document, document], "default")
+        assert targets(got) == [["default-3"], ["default-4"], []]
+        await decider.aclose()
+
+    started = time.monotonic()
+    asyncio.run(run())
+    assert time.monotonic() - started < 5
 
 
 def test_an_edit_counts_from_the_next_batch_on(tmp_path: Path) -> None:

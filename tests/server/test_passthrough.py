@@ -452,6 +452,10 @@ class TestUpstream:
         assert got.header("content-length") == str(len(ZIPPED))
         assert got.chunks == []
 
+    @pytest.mark.xfail(reason="aiohttp writes header values as UTF-8, whatever they are")
+    def test_a_header_value_that_is_no_utf8(self, small: tuple[Wire, Wire]) -> None:
+        through(small, "GET", "/v1/teapot", [(b"x-latin", b"caf\xe9")])
+
     def test_hop_by_hop_response_headers(self, small: tuple[Wire, Wire]) -> None:
         front, back = small
         with RawClient(front.url) as client:
