@@ -57,6 +57,10 @@ _UNSPACED = (
 )
 
 
+_AROUND = 64
+# So many words on either side of a mention tell whether capitals mean anything there.
+
+
 @dataclass(frozen=True, slots=True)
 class Mention:
     """One place in a text that names the subject of one or more edits.
@@ -323,9 +327,11 @@ def _case_tells(tokens: _Tokens, start: int, stop: int, beside: list[int], text:
     """Whether capitals mean anything here: not in a headline, in shouting or in uncased text.
 
     A headline leaves function words small, so they tell only where nothing else is capitalised.
+    The words around the mention decide, so that a long text takes no longer per mention.
     """
     small = other_capital = False
-    for i, word in enumerate(tokens.words):
+    for i in range(max(0, start - _AROUND), min(len(tokens.words), stop + _AROUND)):
+        word = tokens.words[i]
         if start <= i < stop or i in beside or not word[0].isalpha():
             continue
         first = text[tokens.starts[i]]
