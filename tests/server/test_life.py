@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,9 @@ def edits_of(url: str, **headers: str) -> str:
 
 def test_restarts_and_company(tmp_path: Path, memory: EditMemory, upstream: Upstream) -> None:
     with ExitStack() as stack:
-        one = stack.enter_context(proxy(upstream.url, tmp_path, "one"))
-        two = stack.enter_context(proxy(upstream.url, tmp_path, "two"))
+        with ThreadPoolExecutor() as pool:
+            both = [proxy(upstream.url, tmp_path, name) for name in ("one", "two")]
+            one, two = pool.map(stack.enter_context, both)
         # An edit that a third process adds is live in both with the next request.
         assert edits_of(one.url) == edits_of(two.url) == ""
         (record,) = memory.add(structured("France", "The capital of {} is", "Lyon"))

@@ -26,6 +26,7 @@ class Connection:
 
     sent: bytearray = field(default_factory=bytearray)
     received: bytearray = field(default_factory=bytearray)
+    closed: bool = False
 
 
 class Wire:
@@ -85,18 +86,24 @@ class Wire:
             )
         for end in (writer, up_writer):
             end.close()
+        seen.closed = True
         self._tasks.discard(task)
 
     def exchanges(self, tap_id: str) -> list[Exchange]:
-        """Every exchange with this ``x-tap-id``, in order; waits until each has its response."""
-        waited_for(lambda: all(exchange.complete for exchange in self._begun(tap_id)))
-        return list(self._begun(tap_id))
+        """Every exchange with this ``x-tap-id``, in order.
 
-    def _begun(self, tap_id: str) -> Iterator[Exchange]:
+        Waits until each has its response, or has lost its connection: a client may hang up with
+        ``[DONE]``, before the end of the chunks.
+        """
+        waited_for(lambda: all(ended for _, ended in self._begun(tap_id)))
+        return [exchange for exchange, _ in self._begun(tap_id)]
+
+    def _begun(self, tap_id: str) -> Iterator[tuple[Exchange, bool]]:
         for connection in list(self._connections):
+            closed = connection.closed
             for exchange in parse(bytes(connection.sent), bytes(connection.received)):
                 if (ID, tap_id.encode()) in exchange.headers:
-                    yield exchange
+                    yield exchange, exchange.complete or closed
 
 
 async def _pump(
