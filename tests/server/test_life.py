@@ -51,7 +51,7 @@ def edits_of(url: str, **headers: str) -> str:
     """The edits that take part in the answer about France's capital."""
     got = httpx.post(f"{url}/v1/chat/completions", json=ASK, headers=headers, timeout=60)
     assert got.status_code == 200
-    return got.headers.get("x-memedit-edits", "")
+    return str(got.headers.get("x-memedit-edits", ""))
 
 
 def test_restarts_and_company(tmp_path: Path, memory: EditMemory, upstream: Upstream) -> None:

@@ -162,7 +162,7 @@ def _body(data: bytes, headers: Pairs, *, close_ends: bool) -> tuple[list[bytes]
     """The pieces of a body, whether it has ended, and what follows it."""
     fields = dict(headers)
     if fields.get(b"transfer-encoding", b"").lower() == b"chunked":
-        pieces = []
+        pieces: list[bytes] = []
         while True:
             line, end, rest = data.partition(b"\r\n")
             if not end:
