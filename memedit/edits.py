@@ -36,12 +36,16 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 
 # Control tokens of the chat templates in use: <|im_start|> (ChatML, Qwen, Phi), <|eot_id|>
 # (Llama 3), <start_of_turn> and <|turn> (Gemma), [INST] and <<SYS>> (Llama 2, Mistral),
-# <｜User｜> (DeepSeek, after NFKC), <s> and its kin. Any unknown token of these shapes counts too.
+# <｜User｜> (DeepSeek, after NFKC), [|user|] (EXAONE), <s> and its kin. Any unknown token of these
+# shapes counts too.
 CONTROL_TOKEN = re.compile(
     r"<\|[\w/ .:▁-]{0,64}\|?>"
     r"|<[\w/.▁-]{1,64}\|>"
     r"|</?(?:s|bos|eos|pad|unk|mask|sep|cls|think|start|end|user|assistant|system|model)>"
-    r"|</?[a-z]+(?:_[a-z]+)+>"
+    r"|</?(?:role|ai|human|bot|tool|developer|用户|reponame|filename)>"
+    r"|</?[a-z]+(?:_[a-z0-9]+)+>"
+    r"|</?[a-z]+:[a-z_]+>"
+    r"|\[\|[\w ]{0,32}\|\]"
     r"|<</?sys>>"
     r"|\[/?(?:inst|system_prompt|available_tools|tool_calls|tool_results|tool_content|args"
     r"|call_id|think|img|img_break|img_end|prefix|middle|suffix)\]",
