@@ -315,9 +315,9 @@ _POSSESSIVE = re.compile(rf"(?P<subject>.+?){_POSSESSIVE_REL}[^.?!]*?) {_IS}")
 _WORD = r"[A-Z0-9][\w'’.&-]*"
 _SMALL = r"(?:of|the|de|la|le|von|van|der|and|du|di|da|del|&)"
 _NAME = re.compile(rf"(?P<subject>{_WORD}(?: (?:{_SMALL} )*{_WORD})*)(?= [a-z])")
-_RELATES = re.compile(
-    rf" (?:[a-z][^\sA-Z.?!,;]* )+(?P<target>{_WORD}(?: (?:{_SMALL} )*{_WORD})*)[.!]?"
-)
+# A number is a target only behind a preposition: "founded in 1899", but not "fact number 7".
+_TARGET = rf"(?:(?<=in |on |at |by |of |to )[0-9]|[A-Z])[\w'’.&-]*(?: (?:{_SMALL} )*{_WORD})*"
+_RELATES = re.compile(rf" (?:[a-z][^\sA-Z.?!,;]* )+(?P<target>{_TARGET})[.!]?")
 _NO_NAMES = frozenset(
     "The A An It He She They This That In On At There If As We You I No All Some".split()
 )

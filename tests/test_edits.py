@@ -146,6 +146,7 @@ def test_question_of_another_shape_is_served_in_context() -> None:
         ("Acme was founded in 1899", "Acme", "{} was founded in", "1899"),
         ("Ann Li, who knows Bo, lives in Rome.", None, None, None),
         ("Ann Li speaks very slowly.", "Ann Li", None, None),
+        ("Fact number 7.", "Fact", None, None),
         ("Schindler's List is long.", "Schindler's List", None, None),
         ("It rains in Spain.", None, None, None),
         ("water boils at 90 degrees", None, None, None),
