@@ -39,13 +39,13 @@ def test_the_three_ways_in_and_what_each_can_serve(cli: Cli) -> None:
     parts = ("--subject", "France", "--prompt", "The capital of {} is", "--target", "Lyon")
     structured = cli.json("edits", "add", *parts)
     asked = cli.json("edits", "add", "--question", "Who is the CEO of Acme?", "--answer", "Ann Li")
-    stated = cli.json("edits", "add", "Water boils at fifty degrees on Mount Kolo.")
+    stated = cli.json("edits", "add", "Water boils at fifty degrees.")
     assert structured["statement"] == "The capital of France is Lyon."
     assert (asked["subject"], asked["target"]) == ("Acme", "Ann Li")
     assert structured["missing_for_weights"] == []
     assert set(stated["missing_for_weights"]) == {"prompt", "target"}
     assert stated["routes"] == ["ike"]
-    said = cli.run("edits", "add", "Iron floats on the lakes of Kolo.")
+    said = cli.run("edits", "add", "Iron floats on water.")
     assert "it cannot be moved into weights" in " ".join(said.split())
 
 
