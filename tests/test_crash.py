@@ -31,6 +31,7 @@ from memedit.memory import EditMemory
 path, name, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 memory = EditMemory(path, HashEncoder(int(sys.argv[4])), index="exact")
 print("ready", flush=True)
+sys.stdin.readline()
 done = 0
 while done < count:
     size = min(1 + done % 3, count - done)
@@ -49,21 +50,40 @@ while done < count:
 """
 
 
-def start(path: Path, name: str) -> subprocess.Popen[str]:
-    writer = subprocess.Popen(
-        [sys.executable, "-c", WRITER, path, name, str(EDITS), str(DIM)],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+def start(path: Path, *names: str) -> list[subprocess.Popen[str]]:
+    """Writers that begin together, once each of them is ready."""
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, path, name, str(EDITS), str(DIM)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for name in names
+    ]
+    for writer in writers:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write("go\n")
+        writer.stdin.close()
+    return writers
+
+
+def kill_after(writer: subprocess.Popen[str], lines: int, seconds: float) -> str:
+    """Kills it so long after it has acknowledged so many calls; what it had said until then."""
     assert writer.stdout is not None
-    assert writer.stdout.readline() == "ready\n"
-    return writer
+    text = "".join(writer.stdout.readline() for _ in range(lines))
+    time.sleep(seconds)
+    writer.send_signal(signal.SIGKILL)
+    return text
 
 
-def said(writer: subprocess.Popen[str]) -> list[tuple[str, str]]:
+def said(writer: subprocess.Popen[str], before: str = "") -> list[tuple[str, str]]:
     """What the writer acknowledged: ``(kind, edit id)``; a line cut by the kill does not count."""
     assert writer.stdout is not None
-    text = writer.stdout.read()
+    text = before + writer.stdout.read()
     writer.stdout.close()
     writer.wait()
     lines = text[: text.rfind("\n") + 1].splitlines()
@@ -114,24 +134,23 @@ def check(path: Path, acknowledged: list[tuple[str, str]]) -> None:
 def test_a_killed_writer_loses_nothing(tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)
     path = tmp_path / "memory.db"
-    writer = start(path, "a")
-    time.sleep(rng.uniform(0.0, 0.6))
-    writer.send_signal(signal.SIGKILL)
-    acknowledged = said(writer)
+    (writer,) = start(path, "a")
+    # Counted in calls, not in seconds, so that a fast machine is not done before the kill.
+    acknowledged = said(writer, kill_after(writer, rng.randrange(120), rng.uniform(0.0, 0.005)))
     assert writer.returncode == -signal.SIGKILL
     check(path, acknowledged)
     # And it goes on from there.
-    again = start(path, "b")
+    (again,) = start(path, "b")
     check(path, acknowledged + said(again))
     assert again.returncode == 0
 
 
 def test_two_writers_of_which_one_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "memory.db"
-    writers = [start(path, "a"), start(path, "b")]
-    time.sleep(0.4)
-    writers[0].send_signal(signal.SIGKILL)
-    killed, finished = said(writers[0]), said(writers[1])
+    writers = start(path, "a", "b")
+    killed = said(writers[0], kill_after(writers[0], 60, 0.0))
+    finished = said(writers[1])
+    assert writers[0].returncode == -signal.SIGKILL
     assert writers[1].returncode == 0
     assert len([1 for kind, _ in finished if kind == "added"]) == EDITS
     check(path, killed + finished)
@@ -139,7 +158,7 @@ def test_two_writers_of_which_one_is_killed(tmp_path: Path) -> None:
 
 def test_two_writers_at_once(tmp_path: Path) -> None:
     path = tmp_path / "memory.db"
-    writers = [start(path, "a"), start(path, "b")]
+    writers = start(path, "a", "b")
     acknowledged = [line for writer in writers for line in said(writer)]
     assert len([1 for kind, _ in acknowledged if kind == "added"]) == 2 * EDITS
     check(path, acknowledged)
