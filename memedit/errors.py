@@ -4,6 +4,7 @@
     ├── InvalidInput (ValueError)   what the caller gave cannot be used
     │   ├── InvalidEdit             an edit is malformed or carries text that could open a turn
     │   └── ConfigError             an option, environment variable or file holds a wrong value
+    ├── MissingData                 a dataset's file is not where it was looked for
     ├── EditNotFound (LookupError)  no edit of that id in this memory
     ├── MemoryFileError             the memory file cannot do what was asked
     │   ├── MemoryFileDamaged       a record fails its checksum, or the file is no journal
@@ -31,6 +32,10 @@ class InvalidEdit(InvalidInput):
 
 class ConfigError(InvalidInput):
     """An option, an environment variable or a configuration file holds a wrong value."""
+
+
+class MissingData(MemeditError):
+    """A dataset's file is not where it was looked for."""
 
 
 class EditNotFound(MemeditError, LookupError):

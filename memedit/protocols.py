@@ -101,6 +101,41 @@ class Decision:
     timings: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What a model said.
+
+    Attributes:
+        text: the answer.
+        prompt_tokens: length of the prompt, in tokens, with the chat template around it.
+        tokens: length of the answer, in tokens.
+    """
+
+    text: str
+    prompt_tokens: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """How a model rates a continuation that it is forced to read (teacher forcing).
+
+    Attributes:
+        logprobs: the natural log of each of the continuation's tokens' probability, given the
+            prompt and the tokens before it.
+        tokens: the continuation's token ids.
+        predicted: the model's own most probable token at each of these places.
+    """
+
+    logprobs: tuple[float, ...]
+    tokens: tuple[int, ...]
+    predicted: tuple[int, ...]
+
+
+Capability = Literal["generate", "score", "chat", "weights"]
+"""What an engine can do: answer; rate a given text; render chats; expose its weights."""
+
+
 class Encoder(Protocol):
     """Texts to unit vectors."""
 
@@ -163,3 +198,37 @@ class Route(Protocol):
         Whoever sends them goes down the list while the engine says that a prompt is too long,
         and sends the caller's own prompt at last.
         """
+
+
+class Engine(Protocol):
+    """A language model to put prompts to, greedily, in batches.
+
+    Prompts are :class:`~memedit.prompt.ChatPrompt` or :class:`~memedit.prompt.TextPrompt`.
+    """
+
+    @property
+    def name(self) -> str:
+        """The model, as a report names it."""
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What this engine can do."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """What a report has to say of it: model, versions, data type, options. JSON types."""
+
+    def generate(self, prompts: Sequence[Any], max_tokens: int) -> list[Generation]:
+        """Greedy answers of at most ``max_tokens`` tokens, in the order of the prompts.
+
+        The same list gives the same answers where ``describe()["deterministic"]`` is true.
+
+        Raises:
+            InvalidInput: a prompt is longer than the model takes.
+            UpstreamError: a server cannot be reached or refuses.
+        """
+
+    def score(self, prompts: Sequence[Any], continuations: Sequence[str]) -> list[Scored]:
+        """Each continuation after its prompt, teacher-forced; needs the capability ``score``."""
+
+    def close(self) -> None:
+        """Frees what the engine holds."""
