@@ -14,6 +14,8 @@ from rich.text import Text
 from memedit.protocols import Decision, EditRecord
 
 console = Console(highlight=False)
+if not console.is_terminal:
+    console.width = max(console.width, 120)  # a file or a pipe has no edge to break lines at
 
 
 def print_json(data: Any) -> None:

@@ -59,12 +59,44 @@ class Demonstration:
     answer: str
 
 
+class Demonstrations:
+    """The demonstrations of a file, chosen by similarity. Thread-safe.
+
+    Args:
+        file: a JSON Lines file; empty for the packaged one.
+        encoder: compares them with queries; they are encoded when the first are chosen.
+
+    Raises:
+        ConfigError: the file cannot be read or is malformed.
+    """
+
+    def __init__(self, file: str, encoder: Encoder) -> None:
+        self._all = _read(file)
+        self._encoder = encoder
+        self._vectors: Vectors | None = None
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def closest(self, query: str, k: int) -> list[Demonstration]:
+        """The ``k`` demonstrations closest to the query, the closest last."""
+        if k == 0:
+            return []
+        with self._lock:
+            if self._vectors is None:
+                self._vectors = self._encoder.encode([d.query for d in self._all])
+        similarity = self._vectors @ self._encoder.encode([query])[0]
+        best = np.argsort(-similarity, kind="stable")[:k]
+        return [self._all[i] for i in best[::-1]]
+
+
 class IKE:
     """In-context editing with demonstrations.
 
     Args:
         config: how many demonstrations, and whose.
-        encoder: chooses them by similarity; they are encoded when the first are chosen.
+        encoder: chooses them by similarity.
 
     Raises:
         ConfigError: the file of demonstrations cannot be read or is malformed.
@@ -74,10 +106,7 @@ class IKE:
 
     def __init__(self, config: IKEConfig, encoder: Encoder) -> None:
         self._config = config
-        self._encoder = encoder
-        self._demonstrations = _read(config.file)
-        self._vectors: Vectors | None = None
-        self._lock = threading.Lock()
+        self._demonstrations = Demonstrations(config.file, encoder)
 
     def rewrites(
         self, prompt: ChatPrompt | TextPrompt, edits: Sequence[Edit]
@@ -93,7 +122,7 @@ class IKE:
             return [self._with(prompt, edits, ())]
         chat = isinstance(prompt, ChatPrompt)
         wanted = self._config.chat_demonstrations if chat else self._config.text_demonstrations
-        closest = self._closest(prompt.query, wanted)
+        closest = self._demonstrations.closest(prompt.query, wanted)
         steps = [closest[len(closest) - k :] for k in _ladder(len(closest))]
         if own := _own(edits):
             steps.insert(0, [*own, *closest])
@@ -128,17 +157,6 @@ class IKE:
         blocks = [f"{form.replace('{facts}', d.statement)}{d.query} {d.answer}\n\n" for d in chosen]
         evidence = form.replace("{facts}", _facts(edits))
         return prompt.with_evidence("".join(blocks) + evidence)
-
-    def _closest(self, query: str, k: int) -> list[Demonstration]:
-        """The ``k`` demonstrations closest to the query, the closest last."""
-        if k == 0:
-            return []
-        with self._lock:
-            if self._vectors is None:
-                self._vectors = self._encoder.encode([d.query for d in self._demonstrations])
-        similarity = self._vectors @ self._encoder.encode([query])[0]
-        best = np.argsort(-similarity, kind="stable")[:k]
-        return [self._demonstrations[i] for i in best[::-1]]
 
 
 def _own(edits: Sequence[Edit]) -> list[Demonstration]:

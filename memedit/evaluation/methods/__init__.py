@@ -1,0 +1,114 @@
+"""The methods that can be put to the test, one a file.
+
+    none.py         the model as it is: the baseline of everything
+    ike_always.py   in-context editing without a scope gate, as other frameworks run it
+    memory.py       memedit as it is served: memory, scope, routes
+
+A method learns edits into a *space*, a set of edits that are live together, and answers prompts
+under a space. It gets the model as a function, so that whoever runs it can batch, remember and
+resume what is asked. A new method is a file here and a line in :data:`METHODS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from memedit.config import Config
+from memedit.edits import Edit
+from memedit.errors import InvalidInput
+from memedit.prompt import ChatPrompt, TextPrompt
+from memedit.protocols import Capability, Encoder, Generation
+
+AnyPrompt = ChatPrompt | TextPrompt
+
+Model = Callable[[Sequence[AnyPrompt]], list[Generation]]
+"""Prompts to greedy answers, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A prompt, and the space whose edits are live for it."""
+
+    prompt: AnyPrompt
+    space: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a method did with a prompt.
+
+    Attributes:
+        sent: the prompt as the model got it; the last one where there were several.
+        generation: the answer.
+        edits: ids of the edits that took part.
+        route: how it was answered: ``"passthrough"``, ``"ike"``.
+        scope: the probability that the prompt was about its best candidate; ``None`` where the
+            method has no such step.
+    """
+
+    sent: AnyPrompt
+    generation: Generation
+    edits: tuple[str, ...] = ()
+    route: str = "passthrough"
+    scope: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What methods are built from.
+
+    Attributes:
+        config: the configuration under test.
+        encoder: the sentence encoder, loaded once for all methods.
+        folder: an empty folder of the run's own, gone when the run ends.
+    """
+
+    config: Config
+    encoder: Encoder
+    folder: Path
+
+
+class Method(Protocol):
+    """One way to edit what a model knows."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    needs: ClassVar[frozenset[Capability]]
+
+    def __init__(self, bench: Bench) -> None: ...
+
+    def describe(self) -> Mapping[str, Any]:
+        """The settings that its results depend on; JSON types."""
+
+    def learn(self, edits: Sequence[Edit], space: str) -> None:
+        """Makes these edits, in this order, live in a new space."""
+
+    def answers(self, asks: Sequence[Ask], model: Model) -> list[Answered]:
+        """One answer per prompt, in their order."""
+
+    def close(self) -> None:
+        """Frees what the method holds."""
+
+
+METHODS: Mapping[str, str] = {
+    "none": "memedit.evaluation.methods.none:Unedited",
+    "ike-always": "memedit.evaluation.methods.ike_always:IKEAlways",
+    "memory": "memedit.evaluation.methods.memory:Memory",
+}
+
+
+def method_class(name: str) -> type[Method]:
+    """The class of a method.
+
+    Raises:
+        InvalidInput: there is no method of that name.
+    """
+    if name not in METHODS:
+        raise InvalidInput(f"there is no method {name!r}; there are {', '.join(METHODS)}")
+    module, _, attribute = METHODS[name].partition(":")
+    found: type[Method] = getattr(import_module(module), attribute)
+    return found
