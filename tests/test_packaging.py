@@ -46,7 +46,7 @@ def sources(folder: Path) -> Path:
 def expected() -> set[str]:
     """Every file that an installation of memedit must hold, as a path below site-packages."""
     homes = {"memedit": ROOT / "memedit"} | {f"memedit/{name}": ROOT / name for name in LINKS}
-    kinds = {".py", ".json", ".jsonl", ".toml", ".txt", ".typed"}
+    kinds = {".py", ".j2", ".json", ".jsonl", ".toml", ".txt", ".typed"}
     return {
         f"{prefix}/{file.relative_to(home).as_posix()}"
         for prefix, home in homes.items()

@@ -7,6 +7,10 @@ edits.py     memedit edits add|list|show|search|revert|history|import|export
 explain.py   memedit explain
 serve.py     memedit serve
 ask.py       memedit ask
+evaluate.py  memedit evaluate
+report.py    its figures on the terminal
+compare.py   memedit compare
+datasets.py  memedit datasets
 demo.py      memedit demo
 """
 

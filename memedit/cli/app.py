@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 import memedit
-from memedit.cli import ask, demo, edits, explain, serve
+from memedit.cli import ask, compare, datasets, demo, edits, evaluate, explain, serve
 from memedit.cli.options import WANTS_JSON
 from memedit.errors import InvalidInput, MemeditError
 
@@ -58,4 +58,7 @@ serve.register(app)
 app.add_typer(edits.app, name="edits")
 app.command("explain")(explain.explain)
 app.command("ask")(ask.ask)
+app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(compare.compare)
+app.command("datasets")(datasets.datasets)
 app.command("demo")(demo.demo)

@@ -38,6 +38,7 @@ class Settings:
         fluency: how many cases also get an open prompt, for the entropy of what is said.
         steps: how often the sequence of edits is looked at for retainability; 0 for never.
         latency: how many prompts are timed one by one; 0 for none.
+        batch: how many prompts go to the engine together; a run that is killed loses as many.
     """
 
     methods: tuple[str, ...] = ("none", "ike-always", "memory")
@@ -50,6 +51,7 @@ class Settings:
     fluency: int = 20
     steps: int = 5
     latency: int = 5
+    batch: int = 128
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,9 +145,12 @@ class Runner:
         results = Results([], [], {}, {})
         with (
             tempfile.TemporaryDirectory(prefix="memedit-run-") as scratch,
-            Transcript(self._folder, self._engine, self._progress) as transcript,
+            Transcript(
+                self._folder, self._engine, self._progress, batch=self._settings.batch
+            ) as transcript,
             ExitStack() as methods,
         ):
+            self._encoder.encode(["warm"])  # its loading is no method's time
             unedited = self._unedited(transcript)
             for name in self._settings.methods:
                 place = Path(scratch) / name

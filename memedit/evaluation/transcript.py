@@ -27,9 +27,6 @@ from memedit.evaluation.methods import AnyPrompt
 from memedit.prompt import ChatPrompt
 from memedit.protocols import Engine, Generation, Scored
 
-CHUNK = 128
-"""Prompts that go to the engine together."""
-
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many prompts of it are done, and how many there are."""
 
@@ -44,13 +41,17 @@ class Transcript:
         folder: the run's folder.
         engine: answers what is not known yet.
         progress: is told how far each call has come.
+        batch: how many prompts go to the engine together, and to disk.
 
     Raises:
         InvalidInput: a line in the middle of the transcript is damaged.
     """
 
-    def __init__(self, folder: Path, engine: Engine, progress: Progress) -> None:
+    def __init__(
+        self, folder: Path, engine: Engine, progress: Progress, *, batch: int = 128
+    ) -> None:
         self._engine = engine
+        self._batch = batch
         self._progress = progress
         self._path = folder / "transcript.jsonl"
         self._known: dict[str, dict[str, Any]] = {}
@@ -69,8 +70,8 @@ class Transcript:
         keys = [_key("answer", prompt, str(max_tokens)) for prompt in prompts]
         new = self._new(keys)
         self._progress(what, len(prompts) - len(new), len(prompts))
-        for start in range(0, len(new), CHUNK):
-            chunk = new[start : start + CHUNK]
+        for start in range(0, len(new), self._batch):
+            chunk = new[start : start + self._batch]
             asked = [prompts[place] for place in chunk]
             started = time.perf_counter()
             said = self._engine.generate(asked, max_tokens)
@@ -98,8 +99,8 @@ class Transcript:
         keys = [_key("score", prompt, continuation) for prompt, continuation in pairs]
         new = self._new(keys)
         self._progress(what, len(pairs) - len(new), len(pairs))
-        for start in range(0, len(new), CHUNK):
-            chunk = new[start : start + CHUNK]
+        for start in range(0, len(new), self._batch):
+            chunk = new[start : start + self._batch]
             started = time.perf_counter()
             rated = self._engine.score(
                 [pairs[place][0] for place in chunk], [pairs[place][1] for place in chunk]
