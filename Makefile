@@ -60,7 +60,7 @@ endif
 
 STAMP := .venv/.memedit-$(EXTRA)
 
-.PHONY: help demo test test-all setup lint format pins clean
+.PHONY: help demo test test-all setup lint format docs pins clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -85,6 +85,9 @@ lint: setup ## style, types and import layers
 format: setup ## rewrite the sources as lint wants them
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+docs: setup ## docs/cli.md, from the commands themselves
+	$(BIN)/python -m typer memedit.cli.app utils docs --name memedit --output docs/cli.md
 
 setup: $(STAMP) ## .venv with memedit and everything it needs; nothing to do where it is there
 

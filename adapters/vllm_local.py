@@ -173,7 +173,7 @@ def _scored(pair: _tokens.Forced, rated: Sequence[Mapping[int, Any]]) -> Scored:
 @contextmanager
 def _environment(cpu: bool) -> Iterator[None]:
     """The environment that vLLM is imported and set up in; afterwards it is as it was."""
-    quiet = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
+    quiet = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
     wanted = {**quiet, **os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
     if cpu:
         defaults = environment(Config(), os.environ, cpu=True)
@@ -184,7 +184,7 @@ def _environment(cpu: bool) -> Iterator[None]:
     # For its worker processes vLLM sets LD_PRELOAD; other children are not to inherit it.
     before = {name: os.environ.get(name) for name in (*changed, "LD_PRELOAD")}
     if "VLLM_LOGGING_LEVEL" in changed:
-        logging.getLogger("vllm").setLevel(logging.WARNING)  # where vLLM was imported before
+        logging.getLogger("vllm").setLevel(logging.ERROR)  # where vLLM was imported before
     os.environ.update({name: wanted[name] for name in changed})
     try:
         with _threads_settable():

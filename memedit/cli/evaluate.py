@@ -68,7 +68,7 @@ def evaluate(
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 24,
     forced: Annotated[
         int, typer.Option(min=0, help="Cases that are also rated by teacher forcing.")
-    ] = 50,
+    ] = 20,
     fluency: Annotated[int, typer.Option(min=0, help="Cases that get an open prompt.")] = 20,
     steps: Annotated[
         int, typer.Option(min=0, help="Looks at the sequence of edits, for retainability.")

@@ -84,6 +84,7 @@ def render(report: Mapping[str, Any], rows: Sequence[Row], timings: Mapping[str,
     ).from_string(files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8"))
     return page.render(
         dataset=report["run"]["dataset"],
+        headline=_headline(report["run"]),
         run=_run(report["run"]),
         methods=_methods(report["run"]),
         dropped=_dropped(report["run"]["dataset"]),
@@ -104,6 +105,16 @@ def render(report: Mapping[str, Any], rows: Sequence[Row], timings: Mapping[str,
         examples=_examples(rows),
         meanings=MEANINGS,
         marks=_MARKS,
+    )
+
+
+def _headline(run: Mapping[str, Any]) -> str:
+    """What was run, in a line."""
+    settings, engine = run["settings"], run.get("engine", {})
+    return (
+        f"{run.get('cases', 0):,} cases, seed {settings['seed']}, asked as {settings['surface']}; "
+        f"{engine.get('model', 'a model')} on {engine.get('engine', 'an engine')}; greedy answers "
+        f"of at most {settings['max_tokens']} tokens."
     )
 
 

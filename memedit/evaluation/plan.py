@@ -47,7 +47,7 @@ class Settings:
     seed: int = 0
     surface: Surface = "chat"
     max_tokens: int = 24
-    forced: int = 50
+    forced: int = 20
     fluency: int = 20
     steps: int = 5
     latency: int = 5

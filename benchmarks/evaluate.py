@@ -1,0 +1,130 @@
+"""How do memedit and its baselines score? Runs ``memedit evaluate`` and keeps the report.
+
+    python benchmarks/evaluate.py run NAME -- counterfact --split dev --limit 500 ...
+    python benchmarks/evaluate.py table NAME
+
+``run`` writes benchmarks/results/evaluate_NAME.json: the command, the whole report, what things
+cost, the machine, the versions and the time it took. A run that was stopped goes on when the same
+command is given again: its folder is runs/NAME. ``table`` prints what other frameworks print
+beside what is generated, from that file, as docs/measures.md shows it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+OTHERS = [
+    ("accuracy", "token_accuracy", "EasyEdit `rewrite_acc`", "the share of the new target's "
+     "tokens that are the most probable ones when the target itself is fed in"),
+    ("accuracy", "prefers", "CounterFact efficacy (ES)", "P(new) > P(old), by the mean "
+     "log-probability of a token"),
+    ("accuracy", "magnitude", "CounterFact magnitude (EM)", "P(new) − P(old)"),
+    ("generality", "token_accuracy", "EasyEdit `rephrase_acc`", "as `rewrite_acc`, on a "
+     "rephrased prompt"),
+    ("generality", "prefers", "CounterFact paraphrase (PS)", "P(new) > P(old) on a rephrased "
+     "prompt"),
+    ("portability", "token_accuracy", "EasyEdit `portability`", "as `rewrite_acc`, on a prompt "
+     "whose answer follows from the edit"),
+    ("locality", "agreement", "EasyEdit `locality`", "the share of places at which both models "
+     "find the same token most probable when the true answer is fed in"),
+    ("locality", "prefers", "CounterFact neighbourhood (NS)", "P(true) > P(new)"),
+]  # fmt: skip
+"""What others print: our measure, the name in the report, their name, what it computes."""
+
+
+def run(name: str, options: Sequence[str]) -> None:
+    """Evaluates, and writes the results file."""
+    folder = ROOT / "runs" / name
+    argv = [sys.executable, "-m", "memedit", "evaluate", *options, "--out", str(folder)]
+    started = time.monotonic()
+    done = subprocess.run(argv, cwd=ROOT, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+    found = {
+        "question": "How do memedit and its baselines score, and what do they cost?",
+        "command": f"memedit evaluate {' '.join(options)}",
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "commit": _output("git", "rev-parse", "HEAD"),
+        "seconds": round(time.monotonic() - started, 1),
+        "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "python": platform.python_version()},
+        "report": json.loads((folder / "report.json").read_text(encoding="utf-8")),
+        "timings": json.loads((folder / "timings.json").read_text(encoding="utf-8")),
+    }
+    text = json.dumps(found, ensure_ascii=False, indent=1) + "\n"
+    _file(name).write_text(text, encoding="utf-8")
+    print(f"written: {_file(name).relative_to(ROOT)}, after {found['seconds']:.0f} s")
+
+
+def table(name: str) -> None:
+    """Prints theirs and ours, by method, as Markdown."""
+    report = json.loads(_file(name).read_text(encoding="utf-8"))["report"]
+    print("\n".join(_lines(report)))
+
+
+def _lines(report: Mapping[str, Any]) -> Iterator[str]:
+    results = report["results"]
+    methods = " | ".join(f"{result['method']}: theirs / ours" for result in results)
+    yield f"| theirs | what it computes | ours | {methods} |"
+    yield "|---|---|---|" + "---|" * len(results)
+    for measure, key, title, meaning in OTHERS:
+        cells = []
+        for result in results:
+            numbers = result["forced"].get(measure, {})
+            if key not in numbers:
+                break
+            theirs = numbers[key]["mean"]
+            shown = f"{theirs:.2f}" if key == "magnitude" else f"{100 * theirs:.1f} %"
+            cells.append(f"{shown} / {100 * numbers['generated']['rate']:.1f} %")
+        else:
+            yield f"| {title} | {meaning} | {measure} | {' | '.join(cells)} |"
+
+
+def _file(name: str) -> Path:
+    return RESULTS / f"evaluate_{name}.json"
+
+
+def _output(*argv: str) -> str:
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    running = commands.add_parser("run", help="evaluate, and write the results file")
+    running.add_argument("name")
+    running.add_argument("options", nargs="+", help="after --, those of memedit evaluate")
+    printing = commands.add_parser("table", help="print theirs beside ours, as Markdown")
+    printing.add_argument("name")
+    args = parser.parse_args()
+    if args.command == "run":
+        run(args.name, args.options)
+    else:
+        table(args.name)
+
+
+if __name__ == "__main__":
+    main()
