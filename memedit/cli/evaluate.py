@@ -131,7 +131,11 @@ def _run(
         say(f"{name}: {len(plan.cases)} cases, {'resuming' if resumed else 'starting'} in {folder}")
         for reason, count in loaded.skipped.items():
             say(f"  {count} of {loaded.records} records skipped: {reason}")
-        results = _carried_out(plan, settings, engine, config, folder)
+        try:
+            results = _carried_out(plan, settings, engine, config, folder)
+        except KeyboardInterrupt:
+            say(f"stopped; the same command goes on from here, in {folder}")
+            raise
         what = {**what, "methods": results.methods}
         report = summarise(results.rows, results.sequence, what)
         write_whole(folder / "cases.jsonl", lines_of(results.rows))
@@ -151,13 +155,16 @@ def _carried_out(
     """The run itself, with its progress shown."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     shown = Console(stderr=True, quiet=console.quiet)
-    with Progress(*columns, TimeElapsedColumn(), console=shown) as bars:
+    disabled = not shown.is_terminal
+    with Progress(*columns, TimeElapsedColumn(), console=shown, disable=disabled) as bars:
         tasks: dict[str, Any] = {}
 
         def progress(what: str, done: int, total: int) -> None:
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total)
             bars.update(tasks[what], completed=done, total=total)
+            if not shown.is_terminal:  # a log gets a line, where a terminal gets a bar
+                shown.print(f"{what}: {done} of {total}")
 
         return Runner(
             plan,
