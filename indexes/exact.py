@@ -31,6 +31,34 @@ class ExactIndex:
     def __len__(self) -> int:
         return self._used
 
+    @property
+    def tombstones(self) -> int:
+        """0: rows really go."""
+        return 0
+
+    def ids(self) -> Ids:
+        """Every id in the index, ascending."""
+        return np.sort(self._ids[: self._used])
+
+    def holds(self, ids: Ids) -> NDArray[np.bool_]:
+        """Which of these ids are in the index, shape (n,)."""
+        return np.isin(ids, self._ids[: self._used])
+
+    def vectors(self, ids: Ids) -> Vectors:
+        """The rows of these ids, shape (n, dim).
+
+        Raises:
+            KeyError: an id is not in the index.
+        """
+        ids = np.asarray(ids, dtype=np.int64)
+        order = np.argsort(self._ids[: self._used])
+        at = np.searchsorted(self._ids[: self._used], ids, sorter=order)
+        rows = order[np.minimum(at, self._used - 1)] if self._used else np.empty(0, np.int64)
+        if len(rows) != len(ids) or (self._ids[rows] != ids).any():
+            raise KeyError("an id is not in the index")
+        found: Vectors = self._rows[rows]
+        return found
+
     def add(self, ids: Ids, vectors: Vectors) -> None:
         """Adds rows: ids (n,) int64, vectors (n, dim) float32.
 
