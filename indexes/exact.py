@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar, Self
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +16,8 @@ class ExactIndex:
     Args:
         dim: length of the vectors, at least 1.
     """
+
+    kind: ClassVar = "exact"
 
     def __init__(self, dim: int) -> None:
         if dim < 1:
@@ -110,6 +114,17 @@ class ExactIndex:
             reach = np.flatnonzero(of_query >= threshold)
             best[row] = reach[np.lexsort((ids[reach], -of_query[reach]))][:k]
         return np.take_along_axis(scores, best, axis=1), ids[best]
+
+    def parts(self) -> tuple[None, dict[str, NDArray[Any]]]:
+        """What :mod:`memedit.indexes.snapshot` writes: nothing of FAISS, and arrays by name."""
+        return None, {"ids": self._ids[: self._used], "rows": self._rows[: self._used]}
+
+    @classmethod
+    def of_parts(cls, dim: int, structure: None, arrays: dict[str, NDArray[Any]]) -> Self:
+        """The index that :meth:`parts` described; ValueError where the parts do not fit."""
+        index = cls(dim)
+        index.add(arrays["ids"], arrays["rows"])
+        return index
 
 
 def checked(ids: Ids, vectors: Vectors, dim: int) -> tuple[Ids, Vectors]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,8 @@ class FaissFlatIndex:
     Raises:
         MissingDependency: FAISS is not installed.
     """
+
+    kind: ClassVar = "flat"
 
     def __init__(self, dim: int, *, gpu: bool | None = None) -> None:
         if dim < 1:
@@ -149,6 +151,22 @@ class FaissFlatIndex:
             scores, ids = self._search(queries, depth)
         order = np.lexsort((ids, -scores))[:, :k]
         return np.take_along_axis(scores, order, axis=1), np.take_along_axis(ids, order, axis=1)
+
+    def parts(self) -> tuple[Any, dict[str, NDArray[Any]]]:
+        """What :mod:`memedit.indexes.snapshot` writes: an object of FAISS, and no arrays."""
+        return self._index, {}
+
+    @classmethod
+    def of_parts(cls, dim: int, structure: Any, arrays: dict[str, NDArray[Any]]) -> Self:
+        """The index that :meth:`parts` described; ValueError where the parts do not fit."""
+        index = cls(dim)
+        if not isinstance(structure, index._faiss.IndexIDMap2) or structure.d != dim:
+            raise ValueError(f"a {type(structure).__name__} is no flat index of dimension {dim}")
+        index._index = structure
+        index._flat = index._faiss.downcast_index(structure.index)
+        if len(index):
+            index._largest = int(index._stored_ids().max())
+        return index
 
     def _search(self, queries: Vectors, depth: int) -> tuple[Vectors, Ids]:
         if self._resources is None or depth > _GPU_MOST_K:

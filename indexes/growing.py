@@ -13,7 +13,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,6 +156,9 @@ class GrowingIndex(ABC):
         MissingDependency: FAISS is not installed.
     """
 
+    kinds: ClassVar[tuple[str, ...]]
+    """The kinds of index that may be its current one."""
+
     def __init__(self, dim: int, current: HeldIndex | None = None) -> None:
         self._current = self._first(dim) if current is None else current
         self._guard = threading.RLock()
@@ -292,6 +295,8 @@ class GrowingIndex(ABC):
 class HNSWIndex(GrowingIndex):
     """A graph from the first row on; made anew without its dead rows when they are many."""
 
+    kinds: ClassVar[tuple[str, ...]] = ("hnsw",)
+
     def _first(self, dim: int) -> HeldIndex:
         return FaissHNSWIndex(dim)
 
@@ -307,6 +312,8 @@ class IVFPQIndex(GrowingIndex):
 
     Until the first training a search compares with every row.
     """
+
+    kinds: ClassVar[tuple[str, ...]] = ("ivfpq",)
 
     def _first(self, dim: int) -> HeldIndex:
         return FaissIVFPQIndex(dim)
@@ -328,6 +335,8 @@ class AutoIndex(HNSWIndex):
 
     While the graph is being made both are held: at a million rows of 384 that is 2.5 GB.
     """
+
+    kinds: ClassVar[tuple[str, ...]] = ("flat", "hnsw")
 
     def _first(self, dim: int) -> HeldIndex:
         return FaissFlatIndex(dim)
