@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from memedit.indexes.approximate import ApproximateIndex
 from memedit.protocols import Ids, Vectors
 
+NARROWEST = 256
+"""Least breadth of a search, whatever the size."""
+
 
 class FaissHNSWIndex(ApproximateIndex):
     """``IndexHNSWSQ`` with tombstones: a search takes a millisecond among a million rows.
@@ -24,7 +27,9 @@ class FaissHNSWIndex(ApproximateIndex):
         links: neighbours of a row per layer (the paper's M), at least 2; the lowest layer has
             twice as many.
         build_breadth: rows kept in view while a row is added (efConstruction).
-        breadth: rows kept in view by a search (ef); more find more and take longer.
+        breadth: rows kept in view by a search (ef); more find more and take longer. By default
+            the square root of the number of rows, which keeps recall about level as they grow,
+            and at least :data:`NARROWEST`.
 
     Raises:
         MissingDependency: FAISS is not installed.
@@ -33,7 +38,7 @@ class FaissHNSWIndex(ApproximateIndex):
     kind = "hnsw"
 
     def __init__(
-        self, dim: int, *, links: int = 16, build_breadth: int = 100, breadth: int = 160
+        self, dim: int, *, links: int = 16, build_breadth: int = 100, breadth: int | None = None
     ) -> None:
         super().__init__(dim)
         self._links = links
@@ -56,7 +61,8 @@ class FaissHNSWIndex(ApproximateIndex):
         return stored
 
     def _approach(self, queries: Vectors, k: int, alive: Any) -> tuple[Vectors, Ids]:
-        breadth = self._over(max(self.breadth, 2 * k))
+        breadth = self.breadth or max(NARROWEST, int(len(self) ** 0.5))
+        breadth = self._over(max(breadth, 2 * k))
         asked = self._faiss.SearchParametersHNSW(efSearch=breadth, sel=alive)
         scores, rows = self._graph.search(queries, k, params=asked)
         return scores, rows

@@ -49,7 +49,7 @@ class FaissIVFPQIndex(ApproximateIndex):
         expected: int = 0,
         *,
         probes: int = 64,
-        reranked: int = 16,
+        reranked: int = 64,
     ) -> None:
         super().__init__(dim)
         self.probes = probes
@@ -69,6 +69,7 @@ class FaissIVFPQIndex(ApproximateIndex):
             coarse, self._dim, lists, pieces, _CODE_BITS, faiss.METRIC_INNER_PRODUCT
         )
         self._lists.cp.max_points_per_centroid = _SAMPLE_A_LIST
+        self._lists.pq.cp.max_points_per_centroid = _SAMPLE_A_LIST
         self._lists.train(sample)
         self.trained_for = expected
 
