@@ -85,16 +85,18 @@ class Mention:
 class SubjectLexicon:
     """Names of subjects and where texts mention them. Not thread-safe: its holder has the lock."""
 
-    __slots__ = ("_lengths", "_names", "_of")
+    __slots__ = ("_begin", "_end", "_names", "_of")
 
     def __init__(self) -> None:
         # One int for the usual name with one edit, a tuple where it has several, and likewise
         # one string for the usual edit with one name: the tuples would be 100 MB at a million.
         self._names: dict[str, int | tuple[int, ...] | _Shared] = {}
         self._of: dict[int, str | tuple[str, ...]] = {}
-        # First token -> bit n set where a name of n tokens starts with it. Bits stay after a
-        # removal: a stale one costs a failed look-up and nothing else.
-        self._lengths: dict[str, int] = {}
+        # A token -> bit n set where a name of n tokens begins, or ends, with it. Most runs of
+        # tokens are ruled out by these two, which are small and stay in the processor's cache.
+        # Bits stay after a removal: a stale one costs a failed look-up and nothing else.
+        self._begin: dict[str, int] = {}
+        self._end: dict[str, int] = {}
 
     def __len__(self) -> int:
         """How many different names are known."""
@@ -115,11 +117,12 @@ class SubjectLexicon:
         for name in names:
             if (read := _read_name(name)) is None:
                 continue
-            key, first, count = read
+            key, first, last, count = read
             if key in known:
                 continue
             known[key] = None
-            self._lengths[first] = self._lengths.get(first, 0) | 1 << count
+            self._begin[first] = self._begin.get(first, 0) | 1 << count
+            self._end[last] = self._end.get(last, 0) | 1 << count
             self._names[key] = _with(self._names.get(key), position)
         if known:
             keys = tuple(known)
@@ -147,13 +150,15 @@ class SubjectLexicon:
         tokens = _Tokens(text)
         found: list[Mention] = []
         reached = 0
-        lengths_of = self._lengths.get
+        end_of = self._end.get
+        ends = [end_of(word, 0) for word in tokens.words]
+        begin_of = self._begin.get
         for i, word in enumerate(tokens.words):
-            lengths = lengths_of(word)
+            lengths = begin_of(word)
             if lengths is None or not tokens.starts_name(i):
                 continue
             # Only a name that ends beyond the last one found is not inside it.
-            hit = self._longest(tokens, i, lengths, reached, text)
+            hit = self._longest(tokens, i, lengths, ends, reached, text)
             if hit is None:
                 continue
             reached, held = hit
@@ -170,11 +175,12 @@ class SubjectLexicon:
         return found
 
     def _longest(
-        self, tokens: _Tokens, i: int, lengths: int, reached: int, text: str
+        self, tokens: _Tokens, i: int, lengths: int, ends: list[int], reached: int, text: str
     ) -> tuple[int, int | tuple[int, ...] | _Shared] | None:
         """``(token after the mention, positions)`` of the longest name that starts at token i.
 
-        ``None`` where there is none that ends after the token ``reached``.
+        ``None`` where there is none that ends after the token ``reached``; bit n of ``ends[j]``
+        is set where a name of n tokens may end with token j.
         """
         names, normal, at, to = self._names, tokens.normal, tokens.at[i], tokens.to
         count = len(to)
@@ -186,6 +192,8 @@ class SubjectLexicon:
                 continue
             if stop <= reached:
                 return None
+            if not ends[stop - 1] >> n & 1:
+                continue
             held = names.get(normal[at : to[stop - 1]])
             if held is None and n == 1:
                 written = text[tokens.starts[i] : tokens.ends[i]]
@@ -255,22 +263,22 @@ def mentions(text: str, names: Iterable[str]) -> list[tuple[int, int]]:
     return [(mention.start, mention.end) for mention in lexicon.find(text)]
 
 
-def _read_name(name: str) -> tuple[str, str, int] | None:
-    """A name's key, its first token and how many tokens it has; ``None`` for white space."""
+def _read_name(name: str) -> tuple[str, str, str, int] | None:
+    """A name's key, its first and last token and their number; ``None`` for white space."""
     if _PLAIN_NAME.fullmatch(name):
         # Most names by far, and a third of the time that the general way takes.
         key = name.lower()
-        first, space, _ = key.partition(" ")
-        count = key.count(" ") + 1 if space else 1
+        words = key.split(" ")
     else:
         tokens = _Tokens(name)
-        if not tokens.words:
+        words = tokens.words
+        if not words:
             return None
-        first, count = tokens.words[0], len(tokens.words)
-        key = tokens.slice(0, count)
+        key = tokens.slice(0, len(words))
+    first, count = words[0], len(words)
     if count == 1 and (len(first) <= SHORT or first in STOP_WORDS):
         key = _EXACT + unicodedata.normalize("NFC", name.strip())
-    return key, first, count
+    return key, first, words[-1], count
 
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9]+(?: [A-Za-z0-9]+)*")

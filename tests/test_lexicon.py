@@ -182,7 +182,7 @@ def test_the_way_through_ascii_reads_what_the_general_way_reads(text: str) -> No
         key = general.slice(0, count)
         read = _read_name(text)
         assert read is not None
-        assert read[1:] == (general.words[0], count)
+        assert read[1:] == (general.words[0], general.words[-1], count)
         assert read[0] in (key, "\n" + text.strip())
     else:
         assert _read_name(text) is None
