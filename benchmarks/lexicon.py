@@ -230,6 +230,15 @@ def main() -> None:
     results = about(given)
     real = subjects_of(data)
     lexicon, results["lexicon"] = built(real, given.subjects, given.seed)
+    started = time.perf_counter()
+    saved = lexicon.to_bytes()
+    results["lexicon"]["to bytes s"] = round(time.perf_counter() - started, 2)
+    results["lexicon"]["MB on disk"] = round(len(saved) / 1e6, 1)
+    started = time.perf_counter()
+    again = SubjectLexicon.from_bytes(saved)
+    results["lexicon"]["from bytes s"] = round(time.perf_counter() - started, 2)
+    assert len(again) == len(lexicon)
+    del saved, again
     print(json.dumps(results["lexicon"]), flush=True)
     names = Names(real, given.seed).take(given.subjects)
     sentences = [record["rephrase_prompt"] for record in read(data, "counterfact/dev.json")]

@@ -164,6 +164,8 @@ class GrowingIndex(ABC):
         self._guard = threading.RLock()
         self._successor: Successor | None = None
         self._not_before = 0
+        if current is not None:
+            self._grow()
 
     @abstractmethod
     def _first(self, dim: int) -> HeldIndex:

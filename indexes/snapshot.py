@@ -11,7 +11,7 @@ when a row is added to an index that it has mapped from a file.
 
 >>> save(index, path, Stamp(encoder.name, position=1_000_000))
 >>> match load(path, "auto", encoder.dim, Stamp(encoder.name, position=1_000_007)):
-...     case Loaded(index, position): missing, stale = differences(index, active)
+...     case Loaded(index, position, beside): missing, stale = differences(index, active)
 ...     case Rebuild(reason): log.info("rebuilding the index: %s", reason)
 """
 
@@ -24,6 +24,7 @@ import mmap
 import os
 import struct
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -46,6 +47,7 @@ _TAIL = struct.Struct(f">QI{len(_MAGIC)}s")  # length and CRC-32 of the descript
 _BLOCK = 1 << 24
 _READ = 1 << 20
 _ALIGN = 64
+_BESIDE = "beside:"
 
 _STORED: dict[str, Any] = {
     of.kind: of for of in (ExactIndex, FaissFlatIndex, FaissHNSWIndex, FaissIVFPQIndex)
@@ -75,10 +77,17 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """An index as it was saved, ready for adds and removals, and the position it was saved at."""
+    """An index as it was saved, ready for adds and removals.
+
+    Attributes:
+        index: of the kind that was asked for.
+        position: the journal's position that it was saved at.
+        beside: the bytes that were saved beside it, by name.
+    """
 
     index: HeldIndex
     position: int
+    beside: dict[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,25 +101,39 @@ class _Doubt(Exception):
     """What is wrong with a file; never leaves this module."""
 
 
-def save(index: HeldIndex, path: str | os.PathLike[str], stamp: Stamp) -> None:
+def save(
+    index: HeldIndex,
+    path: str | os.PathLike[str],
+    stamp: Stamp,
+    beside: Mapping[str, bytes] | None = None,
+) -> None:
     """Writes a snapshot, in place of the one that is there.
 
     May run beside searches; adds and removals wait while rows are written (not while the disk
     takes them in) if the index is one that grows, and must not be made meanwhile if it is not.
 
+    Args:
+        index: what to write; of an index that grows, the one that answers now.
+        path: where to.
+        stamp: what its vectors come from.
+        beside: bytes to keep in the same file, such as those of a lexicon.
+
     Raises:
         OSError: the file cannot be written; the one that was there is still there.
     """
     path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    bytes_beside = {
+        _BESIDE + name: np.frombuffer(data, np.uint8) for name, data in (beside or {}).items()
+    }
     try:
         _sweep(path)
         if isinstance(index, GrowingIndex):
             with index.still() as current:
-                described = _write_parts(current, beside)
+                described = _write_parts(current, bytes_beside, new)
         else:
-            described = _write_parts(index, beside)
-        with beside.open("r+b") as file:
+            described = _write_parts(index, bytes_beside, new)
+        with new.open("r+b") as file:
             described |= {
                 "format": FORMAT,
                 "encoder": stamp.encoder,
@@ -124,12 +147,12 @@ def save(index: HeldIndex, path: str | os.PathLike[str], stamp: Stamp) -> None:
             file.write(_TAIL.pack(len(description), zlib.crc32(description), _MAGIC))
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+        new.replace(path)
         _sync_folder(path.parent)
     except RuntimeError as error:
         raise OSError(f"{path} cannot be written: {error}") from error
     finally:
-        beside.unlink(missing_ok=True)
+        new.unlink(missing_ok=True)
 
 
 def load(path: str | os.PathLike[str], kind: str, dim: int, stamp: Stamp) -> Loaded | Rebuild:
@@ -150,7 +173,7 @@ def load(path: str | os.PathLike[str], kind: str, dim: int, stamp: Stamp) -> Loa
                 description = _description(mapped)
                 _compare(description, kind, dim, stamp)
                 _check(mapped, description["checksums"], description["length"])
-                index = _read(mapped, description, dim)
+                index, beside = _read(mapped, description, dim)
     except FileNotFoundError:
         return Rebuild(f"there is no {path}")
     except _Doubt as doubt:
@@ -158,7 +181,8 @@ def load(path: str | os.PathLike[str], kind: str, dim: int, stamp: Stamp) -> Loa
     except Exception as error:  # noqa: BLE001 - whatever a strange file causes, the answer is this
         return Rebuild(f"{path}: {type(error).__name__}: {error}")
     grown = _GROWING.get(kind)
-    return Loaded(index if grown is None else grown(dim, index), description["position"])
+    index = index if grown is None else grown(dim, index)
+    return Loaded(index, description["position"], beside)
 
 
 def differences(index: HeldIndex, active: Ids) -> tuple[Ids, Ids]:
@@ -180,7 +204,9 @@ def differences(index: HeldIndex, active: Ids) -> tuple[Ids, Ids]:
     )
 
 
-def _write_parts(index: HeldIndex, path: Path) -> dict[str, Any]:
+def _write_parts(
+    index: HeldIndex, beside: Mapping[str, NDArray[np.uint8]], path: Path
+) -> dict[str, Any]:
     """Writes what an index consists of and describes where in the file it is."""
     stored: Any = index
     structure, arrays = stored.parts()
@@ -190,7 +216,7 @@ def _write_parts(index: HeldIndex, path: Path) -> dict[str, Any]:
     described: list[dict[str, Any]] = []
     with path.open("ab") as file:
         structure_bytes = file.tell()
-        for name, array in arrays.items():
+        for name, array in (arrays | beside).items():
             file.write(bytes(-file.tell() % _ALIGN))
             array = np.ascontiguousarray(array)
             described.append(
@@ -276,7 +302,9 @@ def _check(mapped: mmap.mmap, checksums: list[int], length: int) -> None:
                     raise _Doubt(f"its block {number} is damaged")
 
 
-def _read(mapped: mmap.mmap, description: dict[str, Any], dim: int) -> HeldIndex:
+def _read(
+    mapped: mmap.mmap, description: dict[str, Any], dim: int
+) -> tuple[HeldIndex, dict[str, bytes]]:
     structure = None
     if description["structure"]:
         faiss = import_faiss(description["kind"])
@@ -290,10 +318,15 @@ def _read(mapped: mmap.mmap, description: dict[str, Any], dim: int) -> HeldIndex
             # Copied out of the file: the rows outlive it, and are written to.
             array[...] = np.frombuffer(mapped, dtype, array.size, part["at"]).reshape(shape)
         arrays[part["name"]] = array
+    beside = {
+        name.removeprefix(_BESIDE): arrays.pop(name).tobytes()
+        for name in list(arrays)
+        if name.startswith(_BESIDE)
+    }
     index: HeldIndex = _STORED[description["kind"]].of_parts(dim, structure, arrays)
     if len(index) != description["count"]:
         raise _Doubt(f"it holds {len(index):,} rows and should hold {description['count']:,}")
-    return index
+    return index, beside
 
 
 def _sync_folder(folder: Path) -> None:

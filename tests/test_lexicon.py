@@ -214,5 +214,37 @@ def test_shared_names_agree_with_a_set(steps: list[tuple[int, bool]]) -> None:
         assert positions == tuple(sorted(held))
 
 
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 12), st.text(max_size=8) | NAMES | st.just("IT")), max_size=40
+    ),
+    TEXTS,
+)
+def test_it_comes_back_from_bytes_as_it_was(given: list[tuple[int, str]], text: str) -> None:
+    lexicon = SubjectLexicon()
+    for position, name in given:
+        lexicon.add(position, [name, "everyone's"] if position < 11 else [name])
+    again = SubjectLexicon.from_bytes(lexicon.to_bytes())
+    text += " everyone's IT"
+    assert again.find(text) == lexicon.find(text)
+    assert len(again) == len(lexicon)
+    assert sorted(again.positions()) == sorted(lexicon.positions())
+    for one in (lexicon, again):
+        one.remove(3)
+        one.add(20, ["York", "new york"])
+    assert again.find(text) == lexicon.find(text)
+    for position in range(21):
+        again.remove(position)
+    assert len(again) == 0
+    assert again.positions() == []
+
+
+def test_bytes_of_something_else_are_refused() -> None:
+    data = lexicon_of("France", "New York").to_bytes()
+    for bad in (b"", data[:-1], data[:20], data + b"x", b"\0" + data[1:]):
+        with pytest.raises(ValueError, match="lexicon"):
+            SubjectLexicon.from_bytes(bad)
+
+
 def test_import_is_light() -> None:
     assert "numpy" not in vars(sys.modules["memedit.lexicon"])

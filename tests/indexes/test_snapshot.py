@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 
 from memedit.indexes import KINDS, growing, make_index, snapshot
 from memedit.indexes.growing import AutoIndex
+from memedit.indexes.hnsw import FaissHNSWIndex
 from memedit.indexes.ivfpq import LEAST
 from memedit.indexes.snapshot import Loaded, Rebuild, Stamp, differences, load, save
+from memedit.lexicon import SubjectLexicon
 
 DIM = 16
 STAMP = Stamp("hash@1", 5_000, "a journal")
@@ -196,6 +198,18 @@ def test_auto_comes_back_at_the_size_it_has(
     assert type(loaded.index.current) is type(index.current)
 
 
+def test_a_large_flat_one_that_was_saved_goes_on_to_be_a_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(filled("flat"), tmp_path / "index", STAMP)
+    monkeypatch.setattr(growing, "AUTO_FLAT_MOST", 100)
+    loaded = load(tmp_path / "index", "auto", DIM, STAMP)
+    assert isinstance(loaded, Loaded)
+    assert isinstance(loaded.index, AutoIndex)
+    loaded.index.wait()
+    assert isinstance(loaded.index.current, FaissHNSWIndex)
+
+
 def test_saving_while_edits_come(tmp_path: Path) -> None:
     """Every snapshot is one state of the index, and the differences bring it up to date."""
     index = make_index("hnsw", DIM)
@@ -221,6 +235,18 @@ def test_saving_while_edits_come(tmp_path: Path) -> None:
         loaded.index.add(missing, rows[missing])
         assert loaded.index.ids().tolist() == active.tolist()
     writer.join()
+
+
+def test_bytes_beside(tmp_path: Path) -> None:
+    lexicon = SubjectLexicon()
+    lexicon.add(3, ["France", "République française"])
+    beside = {"lexicon": lexicon.to_bytes(), "nothing": b""}
+    save(filled("hnsw"), tmp_path / "index", STAMP, beside)
+    loaded = load(tmp_path / "index", "hnsw", DIM, STAMP)
+    assert isinstance(loaded, Loaded)
+    assert loaded.beside == beside
+    again = SubjectLexicon.from_bytes(loaded.beside["lexicon"])
+    assert again.find("la République française") == lexicon.find("la République française")
 
 
 def test_differences() -> None:
