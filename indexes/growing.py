@@ -33,6 +33,7 @@ _DEAD_LEAST = 1_000
 _CHUNK = 512
 _LAST = 64
 _SAMPLE = 100_000
+_PATIENCE_S = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -96,10 +97,10 @@ class Successor:
         self._touched.update(dict.fromkeys(ids.tolist()))
 
     def stop(self) -> None:
-        """Gives up; waits for the rows that are being added right now."""
+        """Gives up; waits for the rows that are being added now, but not for a long training."""
         self._stopped.set()
         if self.thread.is_alive() and self.thread is not threading.current_thread():
-            self.thread.join()
+            self.thread.join(_PATIENCE_S)
 
     def finished(self) -> HeldIndex | None:
         """The index with all that came meanwhile, or ``None`` where it could not be made."""

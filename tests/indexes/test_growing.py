@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
+import subprocess
+import sys
 import threading
 import weakref
 from typing import Any
@@ -151,6 +153,18 @@ def test_closing_gives_up_and_nothing_is_kept_alive(gate: type[Gate]) -> None:
     del index
     gc.collect()
     assert flat() is None
+
+
+def test_a_process_ends_while_a_successor_is_being_made() -> None:
+    code = """if True:
+        import numpy as np
+        from memedit.indexes import make_index
+        index = make_index("auto", 64)
+        index.add(np.arange(30_000), np.random.default_rng(0).random((30_000, 64), np.float32))
+        assert index.is_changing
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_inverted_lists_are_trained_when_there_are_rows_enough() -> None:
