@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from memedit.indexes.approximate import ApproximateIndex
 from memedit.protocols import Ids, Vectors
 
-NARROWEST = 256
-"""Least breadth of a search, whatever the size."""
+NARROWEST = 1_000
+"""Least breadth of a search: at 100,000 as at 1,000,000 edits fewer miss more than one in 100."""
 
 
 class FaissHNSWIndex(ApproximateIndex):
@@ -28,8 +28,7 @@ class FaissHNSWIndex(ApproximateIndex):
             twice as many.
         build_breadth: rows kept in view while a row is added (efConstruction).
         breadth: rows kept in view by a search (ef); more find more and take longer. By default
-            the square root of the number of rows, which keeps recall about level as they grow,
-            and at least :data:`NARROWEST`.
+            :data:`NARROWEST`, and beyond a million rows the square root of their number.
 
     Raises:
         MissingDependency: FAISS is not installed.
