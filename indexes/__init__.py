@@ -2,7 +2,9 @@
 
 Import this package as ``memedit.indexes``. An index is a cache of the journal: it holds no truth
 and may be dropped at any time. Scores are inner products, equal scores are ordered by the smaller
-id, and what an index promises is checked in ``tests/contracts/test_index.py``.
+id, and what an index promises is checked in ``tests/contracts/test_index.py``. ``exact`` and
+``flat`` find the very best; ``hnsw`` and ``ivfpq`` may miss one and promise all the rest; ``auto``
+is flat while it is small or has a GPU, and hnsw from then on.
 
 A new index is a file here, a line in :data:`KINDS` and the docs' line; the contract suite finds it.
 """
@@ -17,6 +19,9 @@ from memedit.protocols import Index
 KINDS = {
     "exact": "memedit.indexes.exact:ExactIndex",
     "flat": "memedit.indexes.faiss_index:FaissFlatIndex",
+    "hnsw": "memedit.indexes.growing:HNSWIndex",
+    "ivfpq": "memedit.indexes.growing:IVFPQIndex",
+    "auto": "memedit.indexes.growing:AutoIndex",
 }
 """Kinds of index and the classes that make them, imported when first asked for."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar, Self
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +16,8 @@ class ExactIndex:
     Args:
         dim: length of the vectors, at least 1.
     """
+
+    kind: ClassVar = "exact"
 
     def __init__(self, dim: int) -> None:
         if dim < 1:
@@ -30,6 +34,34 @@ class ExactIndex:
 
     def __len__(self) -> int:
         return self._used
+
+    @property
+    def tombstones(self) -> int:
+        """0: rows really go."""
+        return 0
+
+    def ids(self) -> Ids:
+        """Every id in the index, ascending."""
+        return np.sort(self._ids[: self._used])
+
+    def holds(self, ids: Ids) -> NDArray[np.bool_]:
+        """Which of these ids are in the index, shape (n,)."""
+        return np.isin(ids, self._ids[: self._used])
+
+    def vectors(self, ids: Ids) -> Vectors:
+        """The rows of these ids, shape (n, dim).
+
+        Raises:
+            KeyError: an id is not in the index.
+        """
+        ids = np.asarray(ids, dtype=np.int64)
+        order = np.argsort(self._ids[: self._used])
+        at = np.searchsorted(self._ids[: self._used], ids, sorter=order)
+        rows = order[np.minimum(at, self._used - 1)] if self._used else np.empty(0, np.int64)
+        if len(rows) != len(ids) or (self._ids[rows] != ids).any():
+            raise KeyError("an id is not in the index")
+        found: Vectors = self._rows[rows]
+        return found
 
     def add(self, ids: Ids, vectors: Vectors) -> None:
         """Adds rows: ids (n,) int64, vectors (n, dim) float32.
@@ -82,6 +114,17 @@ class ExactIndex:
             reach = np.flatnonzero(of_query >= threshold)
             best[row] = reach[np.lexsort((ids[reach], -of_query[reach]))][:k]
         return np.take_along_axis(scores, best, axis=1), ids[best]
+
+    def parts(self) -> tuple[None, dict[str, NDArray[Any]]]:
+        """What :mod:`memedit.indexes.snapshot` writes: nothing of FAISS, and arrays by name."""
+        return None, {"ids": self._ids[: self._used], "rows": self._rows[: self._used]}
+
+    @classmethod
+    def of_parts(cls, dim: int, structure: None, arrays: dict[str, NDArray[Any]]) -> Self:
+        """The index that :meth:`parts` described; ValueError where the parts do not fit."""
+        index = cls(dim)
+        index.add(arrays["ids"], arrays["rows"])
+        return index
 
 
 def checked(ids: Ids, vectors: Vectors, dim: int) -> tuple[Ids, Vectors]:

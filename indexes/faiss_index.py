@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from memedit.errors import MissingDependency
 from memedit.indexes.exact import checked, checked_queries
@@ -29,10 +32,12 @@ class FaissFlatIndex:
         MissingDependency: FAISS is not installed.
     """
 
+    kind: ClassVar = "flat"
+
     def __init__(self, dim: int, *, gpu: bool | None = None) -> None:
         if dim < 1:
             raise ValueError(f"dim is {dim}; it must be at least 1")
-        self._faiss: Any = _faiss()
+        self._faiss: Any = import_faiss("flat")
         self._dim = dim
         self._flat = self._faiss.IndexFlatIP(dim)
         self._index = self._faiss.IndexIDMap2(self._flat)
@@ -54,6 +59,46 @@ class FaissFlatIndex:
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
+
+    @property
+    def is_on_gpu(self) -> bool:
+        """Whether a GPU searches."""
+        return self._resources is not None
+
+    @property
+    def tombstones(self) -> int:
+        """0: rows really go."""
+        return 0
+
+    def ids(self) -> Ids:
+        """Every id in the index, ascending."""
+        return np.sort(self._stored_ids())
+
+    def holds(self, ids: Ids) -> NDArray[np.bool_]:
+        """Which of these ids are in the index, shape (n,)."""
+        there = np.ones(len(ids), np.bool_)
+        row = np.empty(self._dim, np.float32)
+        for i, one in enumerate(ids.tolist()):
+            try:
+                self._index.reconstruct(one, row)
+            except RuntimeError:
+                there[i] = False
+        return there
+
+    def vectors(self, ids: Ids) -> Vectors:
+        """The rows of these ids, shape (n, dim).
+
+        Raises:
+            KeyError: an id is not in the index.
+        """
+        ids = np.ascontiguousarray(ids, dtype=np.int64)
+        rows = np.empty((len(ids), self._dim), dtype=np.float32)
+        try:
+            for row, one in zip(rows, ids.tolist(), strict=True):
+                self._index.reconstruct(one, row)
+        except RuntimeError as error:
+            raise KeyError("an id is not in the index") from error
+        return rows
 
     def add(self, ids: Ids, vectors: Vectors) -> None:
         """Adds rows: ids (n,) int64, vectors (n, dim) float32.
@@ -107,6 +152,22 @@ class FaissFlatIndex:
         order = np.lexsort((ids, -scores))[:, :k]
         return np.take_along_axis(scores, order, axis=1), np.take_along_axis(ids, order, axis=1)
 
+    def parts(self) -> tuple[Any, dict[str, NDArray[Any]]]:
+        """What :mod:`memedit.indexes.snapshot` writes: an object of FAISS, and no arrays."""
+        return self._index, {}
+
+    @classmethod
+    def of_parts(cls, dim: int, structure: Any, arrays: dict[str, NDArray[Any]]) -> Self:
+        """The index that :meth:`parts` described; ValueError where the parts do not fit."""
+        index = cls(dim)
+        if not isinstance(structure, index._faiss.IndexIDMap2) or structure.d != dim:
+            raise ValueError(f"a {type(structure).__name__} is no flat index of dimension {dim}")
+        index._index = structure
+        index._flat = index._faiss.downcast_index(structure.index)
+        if len(index):
+            index._largest = int(index._stored_ids().max())
+        return index
+
     def _search(self, queries: Vectors, depth: int) -> tuple[Vectors, Ids]:
         if self._resources is None or depth > _GPU_MOST_K:
             return self._search_on_cpu(queries, depth)
@@ -116,16 +177,8 @@ class FaissFlatIndex:
         return scores, self._stored_ids()[rows]
 
     def _search_on_cpu(self, queries: Vectors, depth: int) -> tuple[Vectors, Ids]:
-        # OpenMP's threads wait for each other by spinning. Beside another busy process that costs
-        # one query 30 times what the search takes, and the second core gains a few nothing.
-        # The setting is the calling thread's own.
-        threads = self._faiss.omp_get_max_threads()
-        if len(queries) < _MANY_QUERIES:
-            self._faiss.omp_set_num_threads(1)
-        try:
+        with single_threaded(self._faiss, len(queries)):
             scores, ids = self._index.search(queries, depth)
-        finally:
-            self._faiss.omp_set_num_threads(threads)
         return scores, ids
 
     def _stored_ids(self) -> Ids:
@@ -133,11 +186,38 @@ class FaissFlatIndex:
         return ids
 
 
-def _faiss() -> Any:
+@contextmanager
+def single_threaded(faiss: Any, queries: int) -> Iterator[None]:
+    """Within it a search of few queries runs on the calling thread alone.
+
+    OpenMP's threads wait for each other by spinning. Beside another busy process that costs one
+    query 30 times what the search takes, and the second core gains a few nothing. The setting is
+    the calling thread's own.
+    """
+    threads = faiss.omp_get_max_threads()
+    if queries < _MANY_QUERIES:
+        faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)
+
+
+def use_threads(count: int) -> None:
+    """Has FAISS use so many threads for what the calling thread asks of it."""
+    import_faiss("flat").omp_set_num_threads(count)
+
+
+def import_faiss(kind: str) -> Any:
+    """The module faiss.
+
+    Raises:
+        MissingDependency: it is not installed, and an index of this kind needs it.
+    """
     try:
         return import_module("faiss")
     except ImportError as error:
         raise MissingDependency(
-            "the flat index needs FAISS, which is not installed: install memedit[cpu] or "
+            f"the index {kind!r} needs FAISS, which is not installed: install memedit[cpu] or "
             "memedit[gpu], or use the index 'exact'"
         ) from error

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memedit.lexicon import Mention, SubjectLexicon, mentions
+from memedit.lexicon import Mention, SubjectLexicon, _read_name, _Tokens, mentions
 
 
 def lexicon_of(*names: str) -> SubjectLexicon:
@@ -166,6 +166,84 @@ def test_time_is_linear_in_the_text() -> None:
     started = time.perf_counter()
     assert lexicon.find(text)[-1].positions == (39,)
     assert time.perf_counter() - started < 5
+
+
+@given(st.text(st.characters(max_codepoint=127), max_size=60))
+def test_the_way_through_ascii_reads_what_the_general_way_reads(text: str) -> None:
+    quick, general = _Tokens(text), _Tokens("")
+    general._read(text)
+    assert quick.words == general.words
+    assert (quick.starts, quick.ends) == (general.starts, general.ends)
+    count = len(quick.words)
+    for start in range(count):
+        for stop in range(start + 1, count + 1):
+            assert quick.slice(start, stop) == general.slice(start, stop)
+    if count:
+        key = general.slice(0, count)
+        read = _read_name(text)
+        assert read is not None
+        assert read[1:] == (general.words[0], general.words[-1], count)
+        assert read[0] in (key, "\n" + text.strip())
+    else:
+        assert _read_name(text) is None
+
+
+def test_a_subject_of_many_edits_costs_no_more_to_add_to_or_to_leave() -> None:
+    lexicon, count = SubjectLexicon(), 200_000
+    started = time.perf_counter()
+    for position in range(count):
+        lexicon.add(position, ["France"])
+    assert lexicon.find("France")[0].positions == tuple(range(count))
+    for position in range(count - 5):
+        lexicon.remove(position)
+    assert time.perf_counter() - started < 10
+    assert lexicon.find("France")[0].positions == tuple(range(count - 5, count))
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.booleans()), max_size=60))
+def test_shared_names_agree_with_a_set(steps: list[tuple[int, bool]]) -> None:
+    lexicon, held = SubjectLexicon(), set[int]()
+    for position, is_removal in steps:
+        if is_removal:
+            lexicon.remove(position)
+            held.discard(position)
+        else:
+            lexicon.add(position, ["France"])
+            held.add(position)
+        positions = tuple(p for m in lexicon.find("In France.") for p in m.positions)
+        assert positions == tuple(sorted(held))
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 12), st.text(max_size=8) | NAMES | st.just("IT")), max_size=40
+    ),
+    TEXTS,
+)
+def test_it_comes_back_from_bytes_as_it_was(given: list[tuple[int, str]], text: str) -> None:
+    lexicon = SubjectLexicon()
+    for position, name in given:
+        lexicon.add(position, [name, "everyone's"] if position < 11 else [name])
+    again = SubjectLexicon.from_bytes(lexicon.to_bytes())
+    text += " everyone's IT"
+    assert again.find(text) == lexicon.find(text)
+    assert len(again) == len(lexicon)
+    assert sorted(again.positions()) == sorted(lexicon.positions())
+    for one in (lexicon, again):
+        one.remove(3)
+        one.add(20, ["York", "new york"])
+    assert again.find(text) == lexicon.find(text)
+    for position in range(21):
+        again.remove(position)
+    assert len(again) == 0
+    assert again.positions() == []
+
+
+def test_bytes_of_something_else_are_refused() -> None:
+    data = lexicon_of("France", "New York").to_bytes()
+    for bad in (b"", data[:-1], data[:20], data + b"x", b"\0" + data[1:]):
+        with pytest.raises(ValueError, match="lexicon"):
+            SubjectLexicon.from_bytes(bad)
 
 
 def test_import_is_light() -> None:
