@@ -19,6 +19,7 @@ and not expired (:mod:`memedit.timeline`); so what ends an edit brings back what
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import os
 import re
@@ -34,7 +35,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from memedit.conflicts import relation_of
+from memedit.conflicts import knows_encoder, same_target
 from memedit.edits import Edit, from_mapping
 from memedit.errors import (
     EditConflict,
@@ -49,6 +50,7 @@ from memedit.journal import Event, Journal, Transaction
 from memedit.lexicon import Mention, SubjectLexicon
 from memedit.planning import (
     ON_CONFLICT,
+    Answers,
     OnConflict,
     Pending,
     Planned,
@@ -56,6 +58,7 @@ from memedit.planning import (
     Proposal,
     Stated,
     positions_of,
+    texts_compared,
 )
 from memedit.protocols import Candidate, EditRecord, Encoder, Index, State, Vectors
 from memedit.timeline import Timeline, stored_edit
@@ -89,6 +92,7 @@ class _Namespace:
     # What states a fact and is not found by the lexicon: edits that are proposed, consolidated, or
     # without a known subject.
     aside: Stated = field(default_factory=Stated)
+    answers: Answers = field(default_factory=Answers)
 
 
 @dataclass(slots=True, eq=False)
@@ -100,9 +104,10 @@ class _Call:
     author: str
     reason: str
     on_conflict: OnConflict
-    mark: tuple[str, str] | None  # name and digest of an idempotency key
     vectors: Vectors
     relations: dict[str, Vectors]
+    mark: tuple[str, str] | None = None  # name and digest of an idempotency key
+    skip_bad: bool = False
     then: Callable[[Transaction], None] | None = None
     planned: list[Planned] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
@@ -136,6 +141,10 @@ class _Facts:
         positions = sorted(positions_of(space.lexicon, edit), reverse=True)
         found = [space.active[position] for position in positions[:_ABOUT]]
         return found + list(islice(space.aside.about(edit), _ABOUT))
+
+    def answering(self, name: str) -> list[EditRecord]:
+        """The active edits with this target, of those that rules know relations of."""
+        return self._space.answers.find(name)
 
 
 class EditMemory:
@@ -203,6 +212,11 @@ class EditMemory:
         from memedit.encoders import SentenceEncoder
 
         return cls(path, SentenceEncoder(model))
+
+    @functools.cached_property
+    def _compares(self) -> bool:
+        """Whether the encoder is the one that conflicts were trained with."""
+        return knows_encoder(self._encoder.name)
 
     @property
     def encoder(self) -> Encoder:
@@ -365,6 +379,66 @@ class EditMemory:
                     )
             self._put_lacking(transaction, ids)
         return [self.get(edit_id) for edit_id in ids]
+
+    def add_proposals(
+        self,
+        proposals: Sequence[Proposal],
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        author: str = "",
+        reason: str = "",
+        on_conflict: OnConflict = "supersede",
+        skip_bad: bool = False,
+        then: Callable[[Transaction], None] | None = None,
+    ) -> list[Planned]:
+        """:meth:`add` for bulk imports, which want to know what became of each edit.
+
+        Args:
+            proposals: edits with their times.
+            namespace: as for :meth:`add`.
+            author: as for :meth:`add`.
+            reason: as for :meth:`add`.
+            on_conflict: as for :meth:`add`.
+            skip_bad: leave out the edits that cannot be added, instead of refusing all.
+            then: writes more into the same transaction.
+
+        Returns:
+            One entry per edit, in their order.
+
+        Raises:
+            MemeditError: as for :meth:`add`.
+        """
+        call = self._call(proposals, namespace, author, reason, on_conflict)
+        call.skip_bad, call.then = skip_bad, then
+        self._submit(call)
+        return call.planned
+
+    def preview(
+        self,
+        proposals: Sequence[Proposal],
+        namespace: str = DEFAULT_NAMESPACE,
+        on_conflict: OnConflict = "supersede",
+        pending: Pending | None = None,
+    ) -> list[Planned]:
+        """What adding these edits would come to; nothing is written.
+
+        Args:
+            proposals: edits with their times.
+            namespace: where they would go.
+            on_conflict: as for :meth:`add`.
+            pending: what earlier previews would have added; these edits are put there, too.
+        """
+        relations = self._relations(proposals, namespace)
+        with self._lock:
+            self.refresh()
+            planner = self._planner(namespace, on_conflict, relations, pending)
+            return planner.plan(proposals)
+
+    def import_progress(self, namespace: str, name: str) -> int:
+        """How many lines an import under this name has dealt with; 0 for an unknown one."""
+        _check_namespace(namespace)
+        mark = self._journal.mark(namespace, name)
+        return 0 if mark is None else int(mark["done"])
 
     def import_jsonl(
         self,
@@ -578,6 +652,106 @@ class EditMemory:
             said = {name: moment for name, moment in times.items() if moment is not None}
             yield json.dumps(record.edit.to_mapping() | said, ensure_ascii=False)
 
+    # looking after the file
+
+    def check(self) -> list[str]:
+        """What is wrong with the file or with what was made of it, as sentences; else empty.
+
+        Every record is compared with its checksum, every index with what the journal says.
+        """
+        found = self._journal.problems()
+        if found:
+            return found
+        with self._lock:
+            self.refresh()
+            fresh = Timeline()
+            position = 0
+            while events := self._journal.read_since(position, _CHUNK):
+                fresh.read(events)
+                position = events[-1].position
+            fresh.advance(self._timeline.now)
+            fresh.settle()
+            if fresh.records != self._timeline.records:
+                found.append("the states in this process are not those of the journal; reopen it")
+            for name, space in self._namespaces.items():
+                active = {
+                    r.position
+                    for r in fresh.records.values()
+                    if r.namespace == name and r.state == "active"
+                }
+                held = 0 if space.index is None else len(space.index)
+                if active != space.active.keys() or held != len(active):
+                    found.append(f"the index of {name} does not hold the active edits; rebuild it")
+        return found
+
+    def compact(self) -> dict[str, int]:
+        """Gives space back: vectors of other encoders, and of edits that cannot answer, go.
+
+        History stays whole: every event is kept. A vector that a later revert or restore needs is
+        made again then.
+
+        Returns:
+            The file's size before and after, in bytes.
+
+        Raises:
+            MemoryFileError: the file is read-only, or its disk has no room for a second copy of
+                it; nothing is lost.
+        """
+
+        def keep() -> list[int]:
+            with self._lock:
+                self.refresh()
+                return [record.position for record in self._timeline.needed()]
+
+        before = self._journal.counts()
+        self._journal.compact(self._encoder.name, keep)
+        after = self._journal.counts()
+        return {
+            "before": before["bytes"] + before["waiting_bytes"],
+            "after": after["bytes"] + after["waiting_bytes"],
+        }
+
+    def rebuild(self) -> int:
+        """Makes vectors again that are missing or damaged, and all indexes from the journal.
+
+        Returns:
+            How many edits are active.
+
+        Raises:
+            MemoryFileError: the file is damaged, or cannot be written; it is as it was.
+        """
+        self._reencode()
+        with self._lock:
+            self._timeline = Timeline()
+            self._namespaces = {}
+            self._position = 0
+            self._version = None
+            self.refresh()
+            return len(self)
+
+    def stats(self) -> dict[str, Any]:
+        """How much the memory holds: edits by namespace and state, records, encoders, bytes."""
+        edits: dict[str, dict[str, int]] = {}
+        with self._lock:
+            self.refresh()
+            for record in self._timeline.records.values():
+                of = edits.setdefault(record.namespace, {})
+                of[record.state] = of.get(record.state, 0) + 1
+        return {
+            "file": str(self._journal.path),
+            "edits": edits,
+            "encoders": self._journal.encoders(),
+            **self._journal.counts(),
+        }
+
+    def backup(self, target: str | os.PathLike[str]) -> None:
+        """Copies the file as it stands between two commits, while it is used.
+
+        Raises:
+            MemoryFileError: there is a file of that name, or it cannot be written.
+        """
+        self._journal.backup(target)
+
     # closing
 
     def close(self) -> None:
@@ -606,32 +780,16 @@ class EditMemory:
         reason: str = "",
         on_conflict: OnConflict = "supersede",
         idempotency_key: str | None = None,
-        then: Callable[[Transaction], None] | None = None,
     ) -> list[EditRecord]:
-        """:meth:`add`, with what else belongs into the same transaction."""
-        _check_namespace(namespace)
-        _check_note(author, "author")
-        _check_note(reason, "reason")
-        if on_conflict not in ON_CONFLICT:
-            raise InvalidInput(f"on_conflict {on_conflict!r} is none of {', '.join(ON_CONFLICT)}")
+        """:meth:`add`, of edits with times of their own."""
         mark = None
         if idempotency_key is not None:
             _check_note(idempotency_key, "idempotency_key")
             mark = (f"key:{idempotency_key}", _digest(proposals))
-        if not proposals and then is None:
+        call = self._call(proposals, namespace, author, reason, on_conflict)
+        call.mark = mark
+        if not proposals:
             return []
-        call = _Call(
-            proposals,
-            namespace,
-            author,
-            reason,
-            on_conflict,
-            mark,
-            # Before any lock: encoding takes longer than all the rest.
-            vectors=self._encoder.encode([proposal.edit.key for proposal in proposals]),
-            relations=self._relations(proposals, namespace),
-            then=then,
-        )
         self._submit(call)
         with self._lock:
             records = [self._timeline.records[edit_id] for edit_id in call.ids]
@@ -641,6 +799,26 @@ class EditMemory:
             replace(record, warnings=tuple(one.warnings)) if one.warnings else record
             for record, one in zip(records, call.planned, strict=True)
         ]
+
+    def _call(
+        self,
+        proposals: Sequence[Proposal],
+        namespace: str,
+        author: str,
+        reason: str,
+        on_conflict: OnConflict,
+    ) -> _Call:
+        """A checked call, with all that takes long already done."""
+        _check_namespace(namespace)
+        _check_note(author, "author")
+        _check_note(reason, "reason")
+        if on_conflict not in ON_CONFLICT:
+            raise InvalidInput(f"on_conflict {on_conflict!r} is none of {', '.join(ON_CONFLICT)}")
+        # Before any lock: encoding takes longer than all the rest.
+        keys = [proposal.edit.key for proposal in proposals]
+        vectors = self._encoder.encode(keys) if keys else np.empty((0, 0), dtype=np.float32)
+        relations = self._relations(proposals, namespace)
+        return _Call(proposals, namespace, author, reason, on_conflict, vectors, relations)
 
     def _submit(self, call: _Call) -> None:
         """Has a call committed, by this thread or by one that commits for several.
@@ -704,7 +882,7 @@ class EditMemory:
         )
         planned = planner.plan(call.proposals)
         bad = [one for one in planned if one.problem]
-        if bad:
+        if bad and not call.skip_bad:
             held.forget(planned)
             kind = EditConflict if all(one.conflicts for one in bad) else InvalidEdit
             problems = [f"{one.proposal.where}{one.problem}" for one in bad]
@@ -752,7 +930,7 @@ class EditMemory:
             _Facts(self._timeline, namespace, self._namespaces.get(namespace) or _Namespace()),
             on_conflict,
             self._timeline.now if now is None else now,
-            encode=self._encoder.encode,
+            encode=self._encoder.encode if self._compares else None,
             vectors=relations,
             pending=pending,
         )
@@ -763,12 +941,13 @@ class EditMemory:
         with self._lock:
             self.refresh()
             space = self._namespaces.get(namespace)
-            if space is not None:
+            if space is not None and self._compares:
                 facts = _Facts(self._timeline, namespace, space)
                 for proposal in proposals:
                     for record in facts.about(proposal.edit):
-                        texts[relation_of(proposal.edit, record.edit.names)] = None
-                        texts[relation_of(record.edit, proposal.edit.names)] = None
+                        if not same_target(proposal.edit, record.edit):
+                            compared = texts_compared(proposal.edit, record.edit)
+                            texts.update(dict.fromkeys(compared))
         if not texts:
             return {}
         return dict(zip(texts, self._encoder.encode(list(texts)), strict=True))
@@ -881,6 +1060,7 @@ class EditMemory:
     def _let_go(space: _Namespace, records: Sequence[EditRecord]) -> None:
         for record in records:
             space.lexicon.remove(record.position)
+            space.answers.remove(record)
             del space.active[record.position]
         if space.index is not None:
             space.index.remove(np.array([record.position for record in records], dtype=np.int64))
@@ -895,6 +1075,7 @@ class EditMemory:
         space.index.add(np.array([record.position for record in records], dtype=np.int64), rows)
         for record in records:
             space.lexicon.add(record.position, record.edit.names)
+            space.answers.add(record)
             space.active[record.position] = record
 
     def _vectors(

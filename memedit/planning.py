@@ -6,11 +6,19 @@ nothing: the memory writes what it planned, and a dry run only shows it.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Literal, Protocol
 
-from memedit.conflicts import fact_key, relation_of, same_fact, same_target
+from memedit.conflicts import (
+    contradictions,
+    fact_key,
+    relation_of,
+    rule_relations,
+    same_fact,
+    same_target,
+)
 from memedit.edits import Edit
 from memedit.lexicon import SubjectLexicon
 from memedit.protocols import EditRecord, Vectors
@@ -20,6 +28,7 @@ OnConflict = Literal["supersede", "reject", "keep-both"]
 
 ON_CONFLICT: tuple[OnConflict, ...] = ("supersede", "reject", "keep-both")
 
+SAME_WORDS = "the same words"
 _MOST_COMPARED = 64
 # Of more edits about one subject than this, the newest are compared: the rest would take longer
 # than encoding the edit.
@@ -93,6 +102,9 @@ class Facts(Protocol):
     def about(self, edit: Edit) -> Iterable[EditRecord]:
         """The live or proposed edits that share a name with this one, newest first."""
 
+    def answering(self, name: str) -> list[EditRecord]:
+        """The live edits with this target, of those that rules know relations of."""
+
 
 class Stated:
     """Edits, found by the names of their subjects, or by their words where they have no subject."""
@@ -154,6 +166,32 @@ class Stated:
                 for edit_id in reversed(shortest):
                     if all(edit_id in others for others in words):
                         yield self._held[edit_id]
+
+
+class Answers:
+    """Edits whose relations the rules know, by their targets: few of all edits."""
+
+    def __init__(self) -> None:
+        self._by_target: dict[str, dict[str, EditRecord]] = {}
+
+    def add(self, record: EditRecord) -> None:
+        """Takes an edit in, where a rule knows its relation."""
+        if rule_relations(record.edit):
+            name = (record.edit.target or "").casefold()
+            self._by_target.setdefault(name, {})[record.edit.id] = record
+
+    def remove(self, record: EditRecord) -> None:
+        """Forgets an edit; nothing happens where it is not held."""
+        name = (record.edit.target or "").casefold()
+        held = self._by_target.get(name)
+        if held is not None:
+            held.pop(record.edit.id, None)
+            if not held:
+                del self._by_target[name]
+
+    def find(self, name: str) -> list[EditRecord]:
+        """The held edits with this target."""
+        return list(self._by_target.get(name.casefold(), {}).values())
 
 
 def positions_of(lexicon: SubjectLexicon, edit: Edit) -> set[int]:
@@ -236,7 +274,11 @@ class Planner:
                 problem=f"the id {edit.id} is taken by another edit ({state}); leave it out to get "
                 "a fresh one",
             )
-        found = [Conflict(record, "the same words") for record in exact]
+        mine = fact_key(edit)
+        found = [
+            Conflict(record, SAME_WORDS if fact_key(record.edit) == mine else "the same fact")
+            for record in exact
+        ]
         found += self._reworded(edit, {record.edit.id for record in exact})
         return self._decide(proposal, found)
 
@@ -245,6 +287,7 @@ class Planner:
         others = [c for c in found if not same_target(edit, c.record.edit)]
         in_force = [c for c in others if c.record.state != "proposed"]
         one = Planned(proposal, edit.id, conflicts=tuple(others))
+        one.warnings = self._contradicted(edit)
         if others and self._on_conflict == "reject":
             of = others[0]
             one.added = False
@@ -256,7 +299,7 @@ class Planner:
             return one
         if others and self._on_conflict == "keep-both":
             one.beside = True
-            one.warnings = [
+            one.warnings += [
                 f"stands beside {c.record.edit.id}, which says {c.record.edit.target!r}"
                 for c in others
             ]
@@ -266,10 +309,10 @@ class Planner:
         one.supersedes = tuple(dict.fromkeys(c.record.edit.id for c in replaced))
         ids = {c.record.edit.id for c in found}
         one.joins = tuple(sorted(ids - set(one.supersedes)))
-        one.warnings = [
+        one.warnings += [
             f"supersedes {c.record.edit.id} ({c.record.edit.statement!r}): {c.reason}"
             for c in in_force
-            if c.reason != "the same words"
+            if c.reason != SAME_WORDS
         ]
         return one
 
@@ -283,23 +326,45 @@ class Planner:
             if record.edit.id not in exact and not same_target(edit, record.edit)
         ]
         found = []
-        for record, cosine in zip(candidates, self._cosines(edit, candidates), strict=True):
-            verdict = same_fact(edit, record.edit, cosine)
+        for record, cosines in zip(candidates, self._cosines(edit, candidates), strict=True):
+            verdict = same_fact(edit, record.edit, *cosines)
             if verdict.same:
                 found.append(Conflict(record, verdict.reason))
         return found
 
-    def _cosines(self, edit: Edit, records: Sequence[EditRecord]) -> list[float | None]:
+    def _contradicted(self, edit: Edit) -> list[str]:
+        """What the edit contradicts by an inverse relation or a rule, as sentences."""
+        if not rule_relations(edit):
+            return []
+
+        def about(name: str) -> list[Edit]:
+            named = Edit(id="", statement="", subject=name)
+            return edits_of([*self._pending.about(named), *self._facts.about(named)])
+
+        def answering(name: str) -> list[Edit]:
+            return edits_of([*self._pending.answering(name), *self._facts.answering(name)])
+
+        def edits_of(records: Iterable[EditRecord]) -> list[Edit]:
+            return [record.edit for record in self._live(records)]
+
+        return contradictions(edit, about, answering)
+
+    def _cosines(
+        self, edit: Edit, records: Sequence[EditRecord]
+    ) -> list[tuple[float, float] | tuple[()]]:
+        """How alike relations and targets are, or nothing without an encoder."""
         if self._encode is None or not records:
-            return [None] * len(records)
-        pairs = [
-            (relation_of(edit, record.edit.names), relation_of(record.edit, edit.names))
-            for record in records
+            return [()] * len(records)
+        texts = [texts_compared(edit, record.edit) for record in records]
+        lacking = [
+            text
+            for text in dict.fromkeys(itertools.chain.from_iterable(texts))
+            if text not in self._vectors
         ]
-        lacking = [t for t in dict.fromkeys(sum(pairs, ())) if t not in self._vectors]
         if lacking:
             self._vectors.update(zip(lacking, self._encode(lacking), strict=True))
-        return [float(self._vectors[a] @ self._vectors[b]) for a, b in pairs]
+        rows = self._vectors
+        return [(float(rows[a] @ rows[b]), float(rows[c] @ rows[d])) for a, b, c, d in texts]
 
     def _live(self, records: Iterable[EditRecord]) -> list[EditRecord]:
         return [record for record in records if record.edit.id not in self._pending.retired]
@@ -326,23 +391,28 @@ class Pending:
         self._by_id: dict[str, EditRecord] = {}
         self._by_fact: dict[str, list[EditRecord]] = {}
         self._stated = Stated()
+        self._answers = Answers()
 
     def take(self, record: EditRecord) -> None:
         """Holds one more."""
         self._by_id[record.edit.id] = record
         self._by_fact.setdefault(fact_key(record.edit), []).append(record)
         self._stated.add(record)
+        self._answers.add(record)
 
     def retire(self, edit_id: str) -> None:
         """Takes note that an edit, held here or not, is replaced."""
         self.retired.add(edit_id)
         if edit_id in self._by_id:
             self._stated.remove(edit_id)
+            self._answers.remove(self._by_id[edit_id])
 
     def forget(self, planned: Iterable[Planned]) -> None:
         """Takes back what was planned in a call that fails."""
         for one in planned:
-            if one.added and self._by_id.pop(one.edit_id, None) is not None:
+            record = self._by_id.pop(one.edit_id, None) if one.added else None
+            if record is not None:
+                self._answers.remove(record)
                 fact = fact_key(one.proposal.edit)
                 self._by_fact[fact] = [r for r in self._by_fact[fact] if r.edit.id != one.edit_id]
                 self._stated.remove(one.edit_id)
@@ -359,6 +429,16 @@ class Pending:
     def about(self, edit: Edit) -> Iterator[EditRecord]:
         """Those that share a name with this edit, newest first."""
         return self._stated.about(edit)
+
+    def answering(self, name: str) -> list[EditRecord]:
+        """Those with this target, of those that rules know relations of."""
+        return self._answers.find(name)
+
+
+def texts_compared(new: Edit, old: Edit) -> tuple[str, str, str, str]:
+    """What two edits are compared by: both relations with the subject masked out, both targets."""
+    relations = relation_of(new, old.names), relation_of(old, new.names)
+    return *relations, new.target or "", old.target or ""
 
 
 def _says_nothing_beyond(proposal: Proposal, record: EditRecord, now: float) -> bool:

@@ -190,8 +190,10 @@ class Timeline:
         """Whether the edit was added to stand beside others of its fact."""
         return edit_id in self._beside
 
-    def heirs(self, edit_id: str) -> list[str]:
+    def heirs(self, edit_id: str, *, without: bool = True) -> list[str]:
         """The edits that may answer without anybody writing again, were this edit reverted.
+
+        Or, not ``without`` it, those that may as things stand.
 
         Of each of its groups those from the newest on back to the first that never expires.
         """
@@ -203,9 +205,23 @@ class Timeline:
                 if other in self._reverted or (ends is not None and ends <= self.now):
                     continue
                 found[other] = None
-                if other != edit_id and ends is None and has_begun(record, self.now):
+                if (
+                    (other != edit_id or not without)
+                    and ends is None
+                    and has_begun(record, self.now)
+                ):
                     break
         return list(found)
+
+    def needed(self) -> list[EditRecord]:
+        """The edits that answer, or may answer without anybody writing again."""
+        found: dict[str, EditRecord] = {}
+        for edit_id, record in self.records.items():
+            if record.state in ("active", "proposed", "consolidated"):
+                found[edit_id] = record
+                for heir in self.heirs(edit_id, without=False):
+                    found[heir] = self.records[heir]
+        return list(found.values())
 
     def _touch(self, edit_id: str) -> None:
         """Marks an edit, and in each of its groups the edit that it may replace or set free."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Literal
@@ -155,17 +155,22 @@ class Transaction:
             ),
         )
 
+    def keep_vectors(self, encoder: str, positions: Iterable[int]) -> None:
+        """Drops every vector but those of one encoder at these positions."""
+        run = self._connection.execute
+        run("CREATE TEMP TABLE kept (position INTEGER PRIMARY KEY)")
+        self._connection.executemany("INSERT INTO kept VALUES (?)", ((p,) for p in positions))
+        run(
+            "DELETE FROM vectors WHERE position NOT IN (SELECT position FROM kept) OR encoder NOT "
+            "IN (SELECT id FROM encoders WHERE name = ?)",
+            (encoder,),
+        )
+        run("DELETE FROM encoders WHERE id NOT IN (SELECT encoder FROM vectors)")
+        run("DROP TABLE kept")
+
     def mark(self, namespace: str, name: str) -> dict[str, Any] | None:
         """What was put under this name, or ``None``; a damaged mark counts as none."""
-        row = self._connection.execute(
-            "SELECT namespace, name, at, body, checksum FROM marks WHERE namespace = ? AND "
-            "name = ?",
-            (namespace, name),
-        ).fetchone()
-        if row is None or row[-1] != checksum_of_row(row[:-1]):
-            return None
-        found: dict[str, Any] = json.loads(row[3])
-        return found
+        return mark_of(self._connection, namespace, name)
 
     def put_mark(self, namespace: str, name: str, body: Mapping[str, Any]) -> None:
         """Puts JSON data under a name, in the place of what is there."""
@@ -216,6 +221,18 @@ def event_of_row(row: Sequence[Any]) -> Event | None:
         expires_at=parts.get("expires_at"),
         version=parts.get("version", ""),
     )
+
+
+def mark_of(connection: sqlite3.Connection, namespace: str, name: str) -> dict[str, Any] | None:
+    """What was put under a name, or ``None``; a damaged mark counts as none."""
+    row = connection.execute(
+        "SELECT namespace, name, at, body, checksum FROM marks WHERE namespace = ? AND name = ?",
+        (namespace, name),
+    ).fetchone()
+    if row is None or row[-1] != checksum_of_row(row[:-1]):
+        return None
+    found: dict[str, Any] = json.loads(row[3])
+    return found
 
 
 def last_position(connection: sqlite3.Connection) -> int:

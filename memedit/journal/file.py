@@ -31,6 +31,7 @@ from memedit.journal.events import (
     checksum_of_vector,
     event_of_row,
     last_position,
+    mark_of,
 )
 from memedit.journal.schema import (
     APPLICATION_ID,
@@ -175,6 +176,14 @@ class Journal:
         found = self._stored_vectors(encoder, positions)
         return [position for position in positions if found.get(position) is None]
 
+    def mark(self, namespace: str, name: str) -> dict[str, Any] | None:
+        """What was put under this name by :meth:`Transaction.put_mark`, or ``None``."""
+        with self._reading, self._translated():
+            self._check_file()
+            if version_of(self._reader) < SCHEMA_VERSION:
+                return None
+            return mark_of(self._reader, namespace, name)
+
     # writing
 
     @contextmanager
@@ -220,6 +229,95 @@ class Journal:
             if self._writer is not None:
                 self._writer.close()
             self._reader.close()
+
+    # looking after it
+
+    def problems(self) -> list[str]:
+        """What is wrong with the file, as sentences; empty where every record is sound."""
+        found: list[str] = []
+        with self._reading, self._translated():
+            self._check_file()
+            for (line,) in self._reader.execute("PRAGMA integrity_check(20)"):
+                if line != "ok":
+                    found.append(f"SQLite says: {line}")
+            expected = 1
+            for row in self._reader.execute(f"SELECT {COLUMNS} FROM events ORDER BY position"):  # noqa: S608
+                found += [
+                    f"event {n} is missing" for n in range(expected, min(row[0], expected + 9))
+                ]
+                if event_of_row(row) is None:
+                    found.append(f"event {row[0]} fails its checksum")
+                expected = row[0] + 1
+            if last_position(self._reader) >= expected:
+                found.append(f"events from {expected} on are missing")
+            for position, name, blob, checksum in self._reader.execute(
+                "SELECT position, name, vector, checksum FROM vectors "
+                "JOIN encoders ON encoders.id = vectors.encoder"
+            ):
+                if checksum != checksum_of_vector(position, name, blob):
+                    found.append(f"the vector of event {position} by {name} fails its checksum")
+        return found
+
+    def counts(self) -> dict[str, int]:
+        """How many events, vectors and marks the file holds, and its size in bytes."""
+        with self._reading, self._translated():
+            self._check_file()
+            tables = ["events", "vectors"]
+            if version_of(self._reader) == SCHEMA_VERSION:
+                tables.append("marks")
+            found = {
+                table: int(self._reader.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608
+                for table in tables
+            }
+        wal = Path(f"{self.path}-wal")
+        waiting = wal.stat().st_size if wal.exists() else 0
+        return found | {"bytes": self.path.stat().st_size, "waiting_bytes": waiting}
+
+    def compact(self, encoder: str, keep: Callable[[], Iterable[int]]) -> None:
+        """Drops vectors that nobody needs, and gives their space back; every event stays.
+
+        Args:
+            encoder: whose vectors stay; those of others go.
+            keep: gives the positions whose vectors stay; asked when nobody else can commit.
+
+        Raises:
+            MemoryFileError: the file is read-only, or its disk has no room for a second copy of
+                it; nothing is lost.
+        """
+        with self.transaction() as transaction:
+            transaction.keep_vectors(encoder, keep())
+        with self._writing, self._translated():
+            self._check_file()
+            assert self._writer is not None
+            self._writer.execute("VACUUM")
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+    def backup(self, target: str | os.PathLike[str]) -> None:
+        """Copies the file as it stands between two commits, while others may read and write.
+
+        Raises:
+            MemoryFileError: there is a file of that name, or it cannot be written; then there is
+                none.
+        """
+        path = Path(target).absolute()
+        if path.exists():
+            raise MemoryFileError(f"{path} exists already; name a file that does not")
+        part = path.with_name(f".{path.name}.part")
+        try:
+            part.unlink(missing_ok=True)
+            with self._reading, self._translated():
+                self._check_file()
+                with contextlib.closing(sqlite3.connect(part)) as copy:
+                    self._reader.backup(copy)
+                    copy.execute("PRAGMA journal_mode = DELETE")
+            part.chmod(0o600)
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            part.rename(path)
+        except OSError as error:
+            raise MemoryFileError(f"{path} cannot be written: {error.strerror}") from error
+        finally:
+            part.unlink(missing_ok=True)
 
     # the file
 
