@@ -3,6 +3,7 @@
     MemeditError
     ├── InvalidInput (ValueError)   what the caller gave cannot be used
     │   ├── InvalidEdit             an edit is malformed or carries text that could open a turn
+    │   ├── EditConflict            another edit answers the same fact, and the caller minds
     │   └── ConfigError             an option, environment variable or file holds a wrong value
     ├── MissingData                 a dataset's file is not where it was looked for
     ├── EditNotFound (LookupError)  no edit of that id in this memory
@@ -28,6 +29,10 @@ class InvalidInput(MemeditError, ValueError):
 
 class InvalidEdit(InvalidInput):
     """An edit is malformed, or carries text that a chat template could read as a turn."""
+
+
+class EditConflict(InvalidInput):
+    """Another edit answers the same fact otherwise, and the caller asked for that to be refused."""
 
 
 class ConfigError(InvalidInput):

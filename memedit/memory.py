@@ -1,12 +1,13 @@
 """The memory of edits: what a served model should answer with, durable and searchable.
 
-:class:`EditMemory` is the only writer. What it holds in main memory (records, one index and one
-lexicon per namespace) changes in one way only: by reading events from the journal. A call that
-adds or reverts writes events and then reads them back like everybody else's, so that two
-processes on one file cannot come to different states.
+:class:`EditMemory` is the only writer. What it holds in main memory (a timeline of records, one
+index and one lexicon per namespace) changes in two ways only: by reading events from the journal,
+and by the clock, when an edit begins or expires. A call that adds or reverts writes events and
+then reads them back like everybody else's, so that two processes on one file cannot come to
+different states.
 
-An edit is superseded as long as an edit that replaced it, directly or through others, is not
-reverted; so reverting brings back the newest edit of that fact that nobody reverted.
+Of the edits that state one fact the one that began last answers, of those that are not reverted
+and not expired (:mod:`memedit.timeline`); so what ends an edit brings back what it had replaced.
 
 >>> from memedit.edits import structured
 >>> from memedit.encoders import HashEncoder
@@ -18,24 +19,49 @@ reverted; so reverting brings back the newest edit of that fact that nobody reve
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import os
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from hashlib import blake2b
+from itertools import islice
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
+from memedit.conflicts import knows_encoder, same_target
 from memedit.edits import Edit, from_mapping
-from memedit.errors import EditNotFound, InvalidEdit, InvalidInput, MemoryFileVersion
+from memedit.errors import (
+    EditConflict,
+    EditNotFound,
+    InvalidEdit,
+    InvalidInput,
+    MemeditError,
+    MemoryFileVersion,
+)
 from memedit.indexes import check_kind, make_index
 from memedit.journal import Event, Journal, Transaction
 from memedit.lexicon import Mention, SubjectLexicon
+from memedit.planning import (
+    ON_CONFLICT,
+    Answers,
+    OnConflict,
+    Pending,
+    Planned,
+    Planner,
+    Proposal,
+    Stated,
+    positions_of,
+    texts_compared,
+)
 from memedit.protocols import Candidate, EditRecord, Encoder, Index, State, Vectors
+from memedit.timeline import Timeline, stored_edit
 
 DEFAULT_NAMESPACE = "default"
 """The namespace of whoever names none."""
@@ -48,6 +74,8 @@ MAX_NOTE = 2_000
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CHUNK = 10_000
+# Most edits about one subject that a new one is compared with, the newest.
+_ABOUT = 64
 _SHOWN_PROBLEMS = 20
 # Up to this many mentioned edits are compared with the query one by one; beyond it, going down
 # the index's ranking until enough of them have come by is cheaper.
@@ -61,7 +89,62 @@ class _Namespace:
     index: Index | None = None  # made with the first vector, which tells its length
     lexicon: SubjectLexicon = field(default_factory=SubjectLexicon)
     active: dict[int, EditRecord] = field(default_factory=dict)  # by position
-    by_fact: dict[str, int] = field(default_factory=dict)  # conflict key -> position
+    # What states a fact and is not found by the lexicon: edits that are proposed, consolidated, or
+    # without a known subject.
+    aside: Stated = field(default_factory=Stated)
+    answers: Answers = field(default_factory=Answers)
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """One call of :meth:`EditMemory.add` on its way into a transaction."""
+
+    proposals: Sequence[Proposal]
+    namespace: str
+    author: str
+    reason: str
+    on_conflict: OnConflict
+    vectors: Vectors
+    relations: dict[str, Vectors]
+    mark: tuple[str, str] | None = None  # name and digest of an idempotency key
+    skip_bad: bool = False
+    then: Callable[[Transaction], None] | None = None
+    planned: list[Planned] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    error: BaseException | None = None
+    done: bool = False
+
+
+Moment = float | datetime | str
+"""Seconds since the epoch, a datetime (UTC where it names no zone), or such a time in ISO 8601."""
+
+
+class _Facts:
+    """What a planner asks about one namespace; used while the memory's lock is held."""
+
+    def __init__(self, timeline: Timeline, namespace: str, space: _Namespace) -> None:
+        self._timeline = timeline
+        self._namespace = namespace
+        self._space = space
+
+    def record(self, edit_id: str) -> EditRecord | None:
+        """The edit of this id, of whatever namespace."""
+        return self._timeline.records.get(edit_id)
+
+    def in_same_words(self, edit: Edit) -> list[EditRecord]:
+        """The live or proposed edits that state this edit's fact in the same words."""
+        return self._timeline.same_facts(edit, self._namespace)
+
+    def about(self, edit: Edit) -> list[EditRecord]:
+        """The newest of the live or proposed edits that share a name with this one."""
+        space = self._space
+        positions = sorted(positions_of(space.lexicon, edit), reverse=True)
+        found = [space.active[position] for position in positions[:_ABOUT]]
+        return found + list(islice(space.aside.about(edit), _ABOUT))
+
+    def answering(self, name: str) -> list[EditRecord]:
+        """The active edits with this target, of those that rules know relations of."""
+        return self._space.answers.find(name)
 
 
 class EditMemory:
@@ -75,6 +158,7 @@ class EditMemory:
         index: a kind of :data:`memedit.indexes.KINDS`.
         reencode: make vectors with ``encoder`` for the edits that have none of it (or damaged
             ones) and store them; without it such a file is refused.
+        clock: what tells the time, in seconds since the epoch.
 
     Raises:
         MemoryFileError: the file cannot be opened, is damaged or has another version.
@@ -89,19 +173,22 @@ class EditMemory:
         *,
         index: str = "flat",
         reencode: bool = False,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         check_kind(index)
         self._encoder = encoder
         self._index_kind = index
         self._lock = threading.RLock()
         self._position = 0
-        self._version: tuple[int, int] | None = None
-        self._records: dict[str, EditRecord] = {}
-        self._reverted: set[str] = set()
-        self._replaced_by: dict[str, dict[str, None]] = {}  # id -> ids that superseded it, in order
+        self._version: tuple[int, int] | None = None  # of the journal, as it was last read
+        self._timeline = Timeline()
         self._namespaces: dict[str, _Namespace] = {}
+        self._waiting: list[_Call] = []
+        self._waiting_lock = threading.Lock()
+        self._commit_lock = threading.Lock()
         self._opened = False
-        self._journal = Journal(path)
+        self._clock = clock
+        self._journal = Journal(path, clock=clock)
         try:
             if reencode:
                 self._reencode()
@@ -126,6 +213,11 @@ class EditMemory:
 
         return cls(path, SentenceEncoder(model))
 
+    @functools.cached_property
+    def _compares(self) -> bool:
+        """Whether the encoder is the one that conflicts were trained with."""
+        return knows_encoder(self._encoder.name)
+
     @property
     def encoder(self) -> Encoder:
         """What queries and edits are compared by."""
@@ -140,29 +232,50 @@ class EditMemory:
         namespace: str = DEFAULT_NAMESPACE,
         author: str = "",
         reason: str = "",
+        valid_from: Moment | None = None,
+        expires_at: Moment | None = None,
+        on_conflict: OnConflict = "supersede",
+        idempotency_key: str | None = None,
     ) -> list[EditRecord]:
         """Adds edits, all of them or none; durable and live when it returns.
 
-        An edit that states the same fact as an active one of the namespace (the same
-        :attr:`Edit.conflict_key`) supersedes it. An edit that says nothing beyond an active one
-        is not added again: its record is the active one's, under that one's id.
+        An edit that states the same fact as one of the namespace (:mod:`memedit.conflicts`) and
+        answers it otherwise supersedes it, by default. An edit that says nothing beyond an active
+        one is not added again: its record is the active one's, under that one's id. Calls of
+        several threads that come at once share one transaction.
 
         Args:
             edits: one or several; later ones may supersede earlier ones.
             namespace: where they go.
             author: who adds them, free text of at most 2,000 characters.
             reason: why, likewise.
+            valid_from: from when they answer; from now on where it is past or not given.
+            expires_at: from when they answer no longer, and what they replaced answers again.
+            on_conflict: ``supersede`` retires what they conflict with, ``reject`` raises, and
+                ``keep-both`` lets them stand beside it.
+            idempotency_key: a name for this call: the same call again under the same key, even
+                after a restart, adds nothing and returns the same edits.
 
         Returns:
-            One record per edit, in their order.
+            One record per edit, in their order, each with the warnings that concern it.
 
         Raises:
             InvalidEdit: an id is taken by another edit.
-            InvalidInput: the namespace, author or reason is malformed.
+            EditConflict: an edit conflicts with another, and ``on_conflict`` is ``reject``.
+            InvalidInput: another argument is malformed, or the key was used for another call.
             MemoryFileError: the file cannot be written; nothing was added.
         """
         edits = [edits] if isinstance(edits, Edit) else list(edits)
-        return self._add(edits, [""] * len(edits), namespace, author, reason)
+        begins, ends = _span(valid_from, expires_at, self._clock())
+        proposals = [Proposal(edit, begins, ends) for edit in edits]
+        return self._add(
+            proposals,
+            namespace=namespace,
+            author=author,
+            reason=reason,
+            on_conflict=on_conflict,
+            idempotency_key=idempotency_key,
+        )
 
     def revert(self, edit_id: str, *, author: str = "", reason: str = "") -> EditRecord:
         """Undoes an add: what the edit had replaced is active again, unless another replaced it.
@@ -172,7 +285,7 @@ class EditMemory:
 
         Raises:
             EditNotFound: there is no such edit.
-            InvalidInput: it was reverted before; author or reason is malformed.
+            InvalidInput: it is reverted already; author or reason is malformed.
             MemoryFileError: the file cannot be written; nothing was changed.
         """
         _check_note(author, "author")
@@ -180,14 +293,152 @@ class EditMemory:
         with self._journal.transaction() as transaction:
             record = self.get(edit_id)
             if record.state == "reverted":
-                event = next(e for e in self._journal.history(edit_id) if e.kind == "revert")
+                events = self._journal.history(edit_id)
+                event = next(e for e in reversed(events) if e.kind == "revert")
                 by = f" by {event.author}" if event.author else ""
                 raise InvalidInput(
                     f"edit {edit_id} was reverted already, at {_utc(event.at)}{by}; to have the "
-                    "fact back, add it as a new edit"
+                    "fact back, restore it"
                 )
+            with self._lock:
+                heirs = self._timeline.heirs(edit_id)
             transaction.append("revert", edit_id, record.namespace, author=author, reason=reason)
+            self._put_lacking(transaction, heirs)
         return self.get(edit_id)
+
+    def restore(self, edit_id: str, *, author: str = "", reason: str = "") -> EditRecord:
+        """Undoes a revert: the edit is back in its place in the line of those of its fact.
+
+        It answers again unless an edit that began later states the same fact; then it is
+        superseded by that one, until that one ends.
+
+        Returns:
+            The record in its new state.
+
+        Raises:
+            EditNotFound: there is no such edit.
+            InvalidInput: it is not reverted; author or reason is malformed.
+            MemoryFileError: the file cannot be written; nothing was changed.
+        """
+        _check_note(author, "author")
+        _check_note(reason, "reason")
+        with self._journal.transaction() as transaction:
+            record = self.get(edit_id)
+            if record.state != "reverted":
+                raise InvalidInput(
+                    f"edit {edit_id} is {record.state}, not reverted; only a reverted edit can be "
+                    "restored"
+                )
+            with self._lock:
+                heirs = self._timeline.heirs(edit_id)
+                planner = self._planner(record.namespace, "supersede", {})
+                joins = (
+                    planner.same_fact_as(record.edit)
+                    if not self._timeline.is_beside(edit_id)
+                    else ()
+                )
+            transaction.append(
+                "restore", edit_id, record.namespace, author=author, reason=reason, joins=joins
+            )
+            self._put_lacking(transaction, [edit_id, *heirs])
+        return self.get(edit_id)
+
+    def consolidate(
+        self, edit_ids: Iterable[str], version: str, *, author: str = "", reason: str = ""
+    ) -> list[EditRecord]:
+        """Says that the facts of these edits are in the weights of a version, all of them or none.
+
+        They are no longer retrieved, and still conflict with edits of the same facts. An empty
+        version says that the weights were given up: the edits answer from the memory again.
+
+        Raises:
+            EditNotFound: there is no edit of one of these ids.
+            InvalidInput: one of them is not active (nor consolidated); an argument is malformed.
+            MemoryFileError: the file cannot be written; nothing was changed.
+        """
+        _check_note(author, "author")
+        _check_note(reason, "reason")
+        _check_note(version, "version")
+        ids = list(dict.fromkeys(edit_ids))
+        with self._journal.transaction() as transaction:
+            for edit_id in ids:
+                record = self.get(edit_id)
+                if record.state not in ("active", "consolidated"):
+                    raise InvalidInput(
+                        f"edit {edit_id} is {record.state}; only edits that are active can be "
+                        "consolidated"
+                    )
+                if record.version != version:
+                    transaction.append(
+                        "consolidate",
+                        edit_id,
+                        record.namespace,
+                        author=author,
+                        reason=reason,
+                        version=version,
+                    )
+            self._put_lacking(transaction, ids)
+        return [self.get(edit_id) for edit_id in ids]
+
+    def add_proposals(
+        self,
+        proposals: Sequence[Proposal],
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        author: str = "",
+        reason: str = "",
+        on_conflict: OnConflict = "supersede",
+        skip_bad: bool = False,
+        then: Callable[[Transaction], None] | None = None,
+    ) -> list[Planned]:
+        """:meth:`add` for bulk imports, which want to know what became of each edit.
+
+        Args:
+            proposals: edits with their times.
+            namespace: as for :meth:`add`.
+            author: as for :meth:`add`.
+            reason: as for :meth:`add`.
+            on_conflict: as for :meth:`add`.
+            skip_bad: leave out the edits that cannot be added, instead of refusing all.
+            then: writes more into the same transaction.
+
+        Returns:
+            One entry per edit, in their order.
+
+        Raises:
+            MemeditError: as for :meth:`add`.
+        """
+        call = self._call(proposals, namespace, author, reason, on_conflict)
+        call.skip_bad, call.then = skip_bad, then
+        self._submit(call)
+        return call.planned
+
+    def preview(
+        self,
+        proposals: Sequence[Proposal],
+        namespace: str = DEFAULT_NAMESPACE,
+        on_conflict: OnConflict = "supersede",
+        pending: Pending | None = None,
+    ) -> list[Planned]:
+        """What adding these edits would come to; nothing is written.
+
+        Args:
+            proposals: edits with their times.
+            namespace: where they would go.
+            on_conflict: as for :meth:`add`.
+            pending: what earlier previews would have added; these edits are put there, too.
+        """
+        relations = self._relations(proposals, namespace)
+        with self._lock:
+            self.refresh()
+            planner = self._planner(namespace, on_conflict, relations, pending)
+            return planner.plan(proposals)
+
+    def import_progress(self, namespace: str, name: str) -> int:
+        """How many lines an import under this name has dealt with; 0 for an unknown one."""
+        _check_namespace(namespace)
+        mark = self._journal.mark(namespace, name)
+        return 0 if mark is None else int(mark["done"])
 
     def import_jsonl(
         self,
@@ -200,8 +451,9 @@ class EditMemory:
         """Adds the edits of JSON Lines, all of them or none; empty lines are skipped.
 
         Args:
-            lines: JSON objects as :func:`memedit.edits.from_mapping` takes them, UTF-8 if bytes;
-                an open file will do.
+            lines: JSON objects as :func:`memedit.edits.from_mapping` takes them, each with
+                ``valid_from`` and ``expires_at`` where it has them; UTF-8 if bytes. An open file
+                will do.
             namespace: as for :meth:`add`.
             author: as for :meth:`add`.
             reason: as for :meth:`add`.
@@ -209,22 +461,21 @@ class EditMemory:
         Raises:
             InvalidEdit: lines are bad; the message numbers them, and nothing was added.
         """
-        edits: list[Edit] = []
-        where: list[str] = []
+        proposals: list[Proposal] = []
         problems: list[str] = []
         count = 0
+        now = self._clock()
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             count += 1
             try:
-                edits.append(_edit_of_line(line))
-                where.append(f"line {number}: ")
-            except InvalidEdit as error:
+                proposals.append(proposal_of_line(line, f"line {number}: ", now))
+            except InvalidInput as error:
                 problems.append(f"line {number}: {error}")
         if problems:
             raise InvalidEdit(_report(problems, count))
-        return self._add(edits, where, namespace, author, reason)
+        return self._add(proposals, namespace=namespace, author=author, reason=reason)
 
     # looking
 
@@ -237,15 +488,27 @@ class EditMemory:
         with self._lock:
             return self._refresh({})
 
-    def get(self, edit_id: str) -> EditRecord:
+    def get(self, edit_id: str, *, as_of: Moment | None = None) -> EditRecord:
         """The record of an edit in whatever state.
+
+        Args:
+            edit_id: its id.
+            as_of: a moment to look back to, or forward to: what was written until then, in the
+                states of then.
 
         Raises:
             EditNotFound: there is none of that id; the message names close ones.
         """
+        if as_of is not None:
+            past = self._timeline_at(as_of)
+            if edit_id in past.records:
+                return past.records[edit_id]
+            raise EditNotFound(
+                f"there was no edit {edit_id!r} in {self._journal.path} at {_utc(past.now)}"
+            )
         with self._lock:
             self.refresh()
-            record = self._records.get(edit_id)
+            record = self._timeline.records.get(edit_id)
             if record is None:
                 close = self._close_ids(edit_id)
                 hint = f"did you mean {' or '.join(close)}?" if close else "list them for their ids"
@@ -253,17 +516,29 @@ class EditMemory:
             return record
 
     def records(
-        self, namespace: str | None = None, states: Iterable[State] = ("active",)
+        self,
+        namespace: str | None = None,
+        states: Iterable[State] = ("active",),
+        *,
+        as_of: Moment | None = None,
     ) -> list[EditRecord]:
-        """The records of a namespace, or of all of them, in these states, oldest first."""
+        """The records of a namespace, or of all of them, in these states, oldest first.
+
+        Args:
+            namespace: whose, or ``None`` for all.
+            states: in which states.
+            as_of: as for :meth:`get`.
+        """
         if namespace is not None:
             _check_namespace(namespace)
         wanted = set(states)
+        past = None if as_of is None else self._timeline_at(as_of)
         with self._lock:
-            self.refresh()
+            if past is None:
+                self.refresh()
             return [
                 record
-                for record in self._records.values()
+                for record in (past or self._timeline).records.values()
                 if record.state in wanted and namespace in (None, record.namespace)
             ]
 
@@ -298,14 +573,27 @@ class EditMemory:
         return 0 if space is None else len(space.active)
 
     def search(
-        self, text: str, k: int = 8, namespace: str = DEFAULT_NAMESPACE
+        self,
+        text: str,
+        k: int = 8,
+        namespace: str = DEFAULT_NAMESPACE,
+        *,
+        as_of: Moment | None = None,
     ) -> list[tuple[EditRecord, float]]:
         """The ``k`` active edits closest to a text, each with its cosine, closest first.
+
+        Args:
+            text: what to look for.
+            k: at least 1.
+            namespace: whose edits.
+            as_of: as for :meth:`get`; it takes longer, since no index is kept of the past.
 
         Raises:
             InvalidInput: ``k`` is below 1, or the namespace is malformed.
         """
         _check_k(k)
+        if as_of is not None:
+            return self._search_past(text, k, self.records(namespace, as_of=as_of))
         if self._space(namespace) is None:
             return []
         queries = self._encoder.encode([text])
@@ -360,7 +648,109 @@ class EditMemory:
         The lines end without a line break and carry the edits' ids.
         """
         for record in self.records(namespace):
-            yield json.dumps(record.edit.to_mapping(), ensure_ascii=False)
+            times = {"valid_from": record.valid_from, "expires_at": record.expires_at}
+            said = {name: moment for name, moment in times.items() if moment is not None}
+            yield json.dumps(record.edit.to_mapping() | said, ensure_ascii=False)
+
+    # looking after the file
+
+    def check(self) -> list[str]:
+        """What is wrong with the file or with what was made of it, as sentences; else empty.
+
+        Every record is compared with its checksum, every index with what the journal says.
+        """
+        found = self._journal.problems()
+        if found:
+            return found
+        with self._lock:
+            self.refresh()
+            fresh = Timeline()
+            position = 0
+            while events := self._journal.read_since(position, _CHUNK):
+                fresh.read(events)
+                position = events[-1].position
+            fresh.advance(self._timeline.now)
+            fresh.settle()
+            if fresh.records != self._timeline.records:
+                found.append("the states in this process are not those of the journal; reopen it")
+            for name, space in self._namespaces.items():
+                active = {
+                    r.position
+                    for r in fresh.records.values()
+                    if r.namespace == name and r.state == "active"
+                }
+                held = 0 if space.index is None else len(space.index)
+                if active != space.active.keys() or held != len(active):
+                    found.append(f"the index of {name} does not hold the active edits; rebuild it")
+        return found
+
+    def compact(self) -> dict[str, int]:
+        """Gives space back: vectors of other encoders, and of edits that cannot answer, go.
+
+        History stays whole: every event is kept. A vector that a later revert or restore needs is
+        made again then.
+
+        Returns:
+            The file's size before and after, in bytes.
+
+        Raises:
+            MemoryFileError: the file is read-only, or its disk has no room for a second copy of
+                it; nothing is lost.
+        """
+
+        def keep() -> list[int]:
+            with self._lock:
+                self.refresh()
+                return [record.position for record in self._timeline.needed()]
+
+        before = self._journal.counts()
+        self._journal.compact(self._encoder.name, keep)
+        after = self._journal.counts()
+        return {
+            "before": before["bytes"] + before["waiting_bytes"],
+            "after": after["bytes"] + after["waiting_bytes"],
+        }
+
+    def rebuild(self) -> int:
+        """Makes vectors again that are missing or damaged, and all indexes from the journal.
+
+        Returns:
+            How many edits are active.
+
+        Raises:
+            MemoryFileError: the file is damaged, or cannot be written; it is as it was.
+        """
+        self._reencode()
+        with self._lock:
+            self._timeline = Timeline()
+            self._namespaces = {}
+            self._position = 0
+            self._version = None
+            self.refresh()
+            return len(self)
+
+    def stats(self) -> dict[str, Any]:
+        """How much the memory holds: edits by namespace and state, records, encoders, bytes."""
+        edits: dict[str, dict[str, int]] = {}
+        with self._lock:
+            self.refresh()
+            for record in self._timeline.records.values():
+                of = edits.setdefault(record.namespace, {})
+                of[record.state] = of.get(record.state, 0) + 1
+        return {
+            "file": str(self._journal.path),
+            "edits": edits,
+            "encoders": self._journal.encoders(),
+            **self._journal.counts(),
+        }
+
+    def backup(self, target: str | os.PathLike[str]) -> None:
+        """Copies the file as it stands between two commits, while it is used.
+
+        Raises:
+            MemoryFileError: there is a file of that name, or it cannot be written.
+        """
+        self._journal.backup(target)
 
     # closing
 
@@ -383,88 +773,204 @@ class EditMemory:
 
     def _add(
         self,
-        edits: Sequence[Edit],
-        where: Sequence[str],
+        proposals: Sequence[Proposal],
+        *,
+        namespace: str,
+        author: str = "",
+        reason: str = "",
+        on_conflict: OnConflict = "supersede",
+        idempotency_key: str | None = None,
+    ) -> list[EditRecord]:
+        """:meth:`add`, of edits with times of their own."""
+        mark = None
+        if idempotency_key is not None:
+            _check_note(idempotency_key, "idempotency_key")
+            mark = (f"key:{idempotency_key}", _digest(proposals))
+        call = self._call(proposals, namespace, author, reason, on_conflict)
+        call.mark = mark
+        if not proposals:
+            return []
+        self._submit(call)
+        with self._lock:
+            records = [self._timeline.records[edit_id] for edit_id in call.ids]
+        if not call.planned:
+            return records
+        return [
+            replace(record, warnings=tuple(one.warnings)) if one.warnings else record
+            for record, one in zip(records, call.planned, strict=True)
+        ]
+
+    def _call(
+        self,
+        proposals: Sequence[Proposal],
         namespace: str,
         author: str,
         reason: str,
-    ) -> list[EditRecord]:
-        """:meth:`add`, with what to begin each edit's problem with in a message."""
+        on_conflict: OnConflict,
+    ) -> _Call:
+        """A checked call, with all that takes long already done."""
         _check_namespace(namespace)
         _check_note(author, "author")
         _check_note(reason, "reason")
-        if not edits:
-            return []
+        if on_conflict not in ON_CONFLICT:
+            raise InvalidInput(f"on_conflict {on_conflict!r} is none of {', '.join(ON_CONFLICT)}")
         # Before any lock: encoding takes longer than all the rest.
-        vectors = self._encoder.encode([edit.key for edit in edits])
+        keys = [proposal.edit.key for proposal in proposals]
+        vectors = self._encoder.encode(keys) if keys else np.empty((0, 0), dtype=np.float32)
+        relations = self._relations(proposals, namespace)
+        return _Call(proposals, namespace, author, reason, on_conflict, vectors, relations)
+
+    def _submit(self, call: _Call) -> None:
+        """Has a call committed, by this thread or by one that commits for several.
+
+        Whoever gets the lock first writes for all who wait: one synchronisation of the disk serves
+        them all.
+        """
+        with self._waiting_lock:
+            self._waiting.append(call)
+        with self._commit_lock:
+            if not call.done:
+                with self._waiting_lock:
+                    calls, self._waiting = self._waiting, []
+                try:
+                    self._commit(calls)
+                except BaseException as error:
+                    for other in calls:
+                        other.error = other.error or error
+                    raise
+                finally:
+                    for other in calls:
+                        other.done = True
+        if call.error is not None:
+            raise call.error
+
+    def _commit(self, calls: Sequence[_Call]) -> None:
         known: dict[int, Vectors] = {}
+        pending: dict[str, Pending] = {}
         with self._journal.transaction() as transaction:
-            with self._lock:
-                # From here to the commit nobody else commits, so what is seen now still holds.
-                self.refresh()
-                ids, fresh = self._plan(edits, where, namespace)
-            for number, supersedes in fresh:
-                edit = edits[number]
-                event = transaction.append(
-                    "add",
-                    edit.id,
-                    namespace,
-                    author=author,
-                    reason=reason,
-                    edit=edit.to_mapping(),
-                    supersedes=supersedes,
-                )
-                known[event.position] = vectors[number]
+            for call in calls:
+                try:
+                    with self._lock:
+                        # From here to the commit nobody else commits, so what is seen now holds.
+                        self.refresh()
+                        self._plan(call, transaction, pending)
+                except MemeditError as error:
+                    call.error = error
+                    continue
+                known.update(self._write(call, transaction))
             if known:
                 _put_vectors(transaction, self._encoder.name, known)
         with self._lock:
             self._refresh(known)
-            return [self._records[edit_id] for edit_id in ids]
 
-    def _plan(
-        self, edits: Sequence[Edit], where: Sequence[str], namespace: str
-    ) -> tuple[list[str], list[tuple[int, tuple[str, ...]]]]:
-        """What adding these edits comes to.
+    def _plan(self, call: _Call, transaction: Transaction, pending: dict[str, Pending]) -> None:
+        """Decides what a call comes to, in view of those before it in the transaction."""
+        if call.mark is not None:
+            name, digest = call.mark
+            before = transaction.mark(call.namespace, name)
+            if before is not None:
+                if before["digest"] != digest:
+                    raise InvalidInput(
+                        f"the idempotency key {name.removeprefix('key:')!r} was used in "
+                        f"{call.namespace} for other edits; use a new key for a new call"
+                    )
+                call.ids = before["ids"]
+                return
+        held = pending.setdefault(call.namespace, Pending())
+        planner = self._planner(
+            call.namespace, call.on_conflict, call.relations, held, transaction.now
+        )
+        planned = planner.plan(call.proposals)
+        bad = [one for one in planned if one.problem]
+        if bad and not call.skip_bad:
+            held.forget(planned)
+            kind = EditConflict if all(one.conflicts for one in bad) else InvalidEdit
+            problems = [f"{one.proposal.where}{one.problem}" for one in bad]
+            raise kind(_report(problems, len(planned)))
+        call.planned = planned
+        call.ids = [one.edit_id for one in planned]
 
-        Returns:
-            For each edit the id under which it will be found, and for each one that is really
-            to be added its number and the ids that it supersedes.
-        """
-        space = self._namespaces.get(namespace) or _Namespace()
-        by_fact: dict[str, Edit] = {}  # of this call
-        taken: set[str] = set()
-        ids: list[str] = []
-        fresh: list[tuple[int, tuple[str, ...]]] = []
-        problems: list[str] = []
-        for number, edit in enumerate(edits):
-            fact = edit.conflict_key
-            current = by_fact.get(fact)
-            if current is None and (position := space.by_fact.get(fact)) is not None:
-                current = space.active[position].edit
-            if current is not None and _says_nothing_beyond(edit, current):
-                ids.append(current.id)
+    @staticmethod
+    def _write(call: _Call, transaction: Transaction) -> dict[int, Vectors]:
+        """Writes the events of a planned call; returns its vectors by position."""
+        known: dict[int, Vectors] = {}
+        for one, vector in zip(call.planned, call.vectors, strict=False):
+            if not one.added:
                 continue
-            if edit.id in self._records or edit.id in taken:
-                state = self._records[edit.id].state if edit.id in self._records else "new"
-                problems.append(
-                    f"{where[number]}the id {edit.id} is taken by another edit ({state}); leave it "
-                    "out to get a fresh one"
-                )
-                continue
-            ids.append(edit.id)
-            fresh.append((number, () if current is None else (current.id,)))
-            by_fact[fact] = edit
-            taken.add(edit.id)
-        if problems:
-            raise InvalidEdit(_report(problems, len(edits)))
-        return ids, fresh
+            event = transaction.append(
+                "add",
+                one.edit_id,
+                call.namespace,
+                author=call.author,
+                reason=call.reason,
+                edit=one.proposal.edit.to_mapping(),
+                supersedes=one.supersedes,
+                joins=one.joins,
+                beside=one.beside,
+                valid_from=one.proposal.valid_from,
+                expires_at=one.proposal.expires_at,
+            )
+            known[event.position] = vector
+        if call.mark is not None and call.planned:
+            name, digest = call.mark
+            transaction.put_mark(call.namespace, name, {"digest": digest, "ids": call.ids})
+        if call.then is not None:
+            call.then(transaction)
+        return known
+
+    def _planner(
+        self,
+        namespace: str,
+        on_conflict: OnConflict,
+        relations: dict[str, Vectors],
+        pending: Pending | None = None,
+        now: float | None = None,
+    ) -> Planner:
+        return Planner(
+            _Facts(self._timeline, namespace, self._namespaces.get(namespace) or _Namespace()),
+            on_conflict,
+            self._timeline.now if now is None else now,
+            encode=self._encoder.encode if self._compares else None,
+            vectors=relations,
+            pending=pending,
+        )
+
+    def _relations(self, proposals: Sequence[Proposal], namespace: str) -> dict[str, Vectors]:
+        """Vectors of the relations that planning is going to compare, made before any lock."""
+        texts: dict[str, None] = {}
+        with self._lock:
+            self.refresh()
+            space = self._namespaces.get(namespace)
+            if space is not None and self._compares:
+                facts = _Facts(self._timeline, namespace, space)
+                for proposal in proposals:
+                    for record in facts.about(proposal.edit):
+                        if not same_target(proposal.edit, record.edit):
+                            compared = texts_compared(proposal.edit, record.edit)
+                            texts.update(dict.fromkeys(compared))
+        if not texts:
+            return {}
+        return dict(zip(texts, self._encoder.encode(list(texts)), strict=True))
+
+    def _put_lacking(self, transaction: Transaction, edit_ids: Sequence[str]) -> None:
+        """Stores vectors of these edits that compaction has dropped: they may answer again."""
+        with self._lock:
+            records = {
+                self._timeline.records[i].position: self._timeline.records[i] for i in edit_ids
+            }
+        if not records:
+            return
+        lacking = self._journal.lacking_vectors(self._encoder.name, records)
+        if lacking:
+            vectors = self._encoder.encode([records[p].edit.key for p in lacking])
+            transaction.put_vectors(self._encoder.name, lacking, vectors)
 
     def _reencode(self) -> None:
         """Stores vectors of this encoder for the added edits that have none, or damaged ones."""
         position = 0
         while events := self._journal.read_since(position, _CHUNK):
             position = events[-1].position
-            keys = {e.position: _stored_edit(e).key for e in events if e.kind == "add"}
+            keys = {e.position: stored_edit(e).key for e in events if e.kind == "add"}
             lacking = self._journal.lacking_vectors(self._encoder.name, keys)
             if lacking:
                 vectors = self._encoder.encode([keys[p] for p in lacking])
@@ -476,93 +982,86 @@ class EditMemory:
     def _refresh(self, known: Mapping[int, Vectors]) -> bool:
         """:meth:`refresh` by a caller who has the lock, and perhaps vectors of new edits."""
         version = self._journal.version()
-        if version == self._version:
+        now = self._clock()
+        if version == self._version and not self._timeline.is_due(now):
             return False
-        before = self._position
+        self._version = None
+        changed = self._timeline.advance(now)
         while events := self._journal.read_since(self._position, _CHUNK):
-            self._apply(events, known)
-        # Only now: a failure above has to show again at the next look.
-        self._version = version
-        return self._position > before
+            self._timeline.read(events)
+            self._timeline.advance(now)
+            self._settle(known)
+            self._position = events[-1].position
+            changed = True
+        self._settle(known)
+        self._version = version  # only now: a failure above has to show again at the next look
+        return changed
 
-    def _apply(self, events: Sequence[Event], known: Mapping[int, Vectors]) -> None:
-        """Takes these events in. May be repeated with the same ones after it failed half-way."""
-        touched: dict[str, None] = {}
-        for event in events:
-            if event.kind == "add":
-                self._records[event.edit_id] = EditRecord(
-                    edit=_stored_edit(event),
-                    position=event.position,
-                    namespace=event.namespace,
-                    state="active",
-                    author=event.author,
-                    reason=event.reason,
-                    created_at=event.at,
-                    supersedes=event.supersedes,
-                )
-                self._namespaces.setdefault(event.namespace, _Namespace())
-                for replaced in event.supersedes:
-                    self._replaced_by.setdefault(replaced, {})[event.edit_id] = None
-                    touched[replaced] = None
-            else:
-                self._reverted.add(event.edit_id)
-                touched.update(dict.fromkeys(self._freed_by(event.edit_id)))
-            touched[event.edit_id] = None
-
+    def _settle(self, known: Mapping[int, Vectors]) -> None:
+        """Brings the namespaces to what the timeline says. May be repeated after it failed."""
         coming: dict[str, list[EditRecord]] = {}
         going: dict[str, list[EditRecord]] = {}
-        for edit_id in touched:
-            record = self._settled(self._records[edit_id])
-            self._records[edit_id] = record
-            is_held = record.position in self._namespaces[record.namespace].active
+        records = self._timeline.settle()
+        for record in records:
+            space = self._namespaces.setdefault(record.namespace, _Namespace())
+            is_held = record.position in space.active
             if record.state == "active" and not is_held:
                 coming.setdefault(record.namespace, []).append(record)
             elif record.state != "active" and is_held:
                 going.setdefault(record.namespace, []).append(record)
         # All that can fail comes before the first change of a namespace.
-        vectors = self._vectors([r for records in coming.values() for r in records], known)
-        for name, records in going.items():
-            self._let_go(self._namespaces[name], records)
-        for name, records in coming.items():
-            self._take_up(self._namespaces[name], records, vectors)
-        self._position = events[-1].position
+        vectors = self._vectors([r for some in coming.values() for r in some], known)
+        for name, some in going.items():
+            self._let_go(self._namespaces[name], some)
+        for name, some in coming.items():
+            self._take_up(self._namespaces[name], some, vectors)
+        for record in records:
+            space = self._namespaces[record.namespace]
+            if record.position in space.active:
+                space.active[record.position] = record
+            named = bool(record.edit.names) and record.state == "active"
+            if record.state in ("active", "proposed", "consolidated") and not named:
+                space.aside.add(record)
+            elif record.edit.id in space.aside:
+                space.aside.remove(record.edit.id)
+        self._timeline.settled()
 
-    def _freed_by(self, reverted: str) -> Iterator[str]:
-        """The edits whose state the revert of this one may change."""
-        stack = [reverted]
-        while stack:
-            for replaced in self._records[stack.pop()].supersedes:
-                yield replaced
-                if replaced in self._reverted:
-                    stack.append(replaced)
+    def _timeline_at(self, moment: Moment) -> Timeline:
+        """What had been written until a moment, in the states of that moment."""
+        until = _seconds(moment, "as_of")
+        past = Timeline()
+        position = 0
+        while events := self._journal.read_since(position, _CHUNK):
+            written = [event for event in events if event.at <= until]
+            past.read(written)
+            position = events[-1].position
+            if len(written) < len(events):
+                break
+        past.advance(until)
+        past.settle()
+        return past
 
-    def _settled(self, record: EditRecord) -> EditRecord:
-        """The record in the state that the events so far leave it in."""
-        state, successor = self._state_of(record.edit.id)
-        if (state, successor) == (record.state, record.superseded_by):
-            return record
-        return replace(record, state=state, superseded_by=successor)
-
-    def _state_of(self, edit_id: str) -> tuple[State, str | None]:
-        """An edit's state, and where it is superseded, the edit that replaced it."""
-        if edit_id in self._reverted:
-            return "reverted", None
-        stack = [edit_id]
-        while stack:
-            for successor in self._replaced_by.get(stack.pop(), ()):
-                if successor not in self._reverted:
-                    return "superseded", successor
-                stack.append(successor)
-        return "active", None
+    def _search_past(
+        self, text: str, k: int, records: Sequence[EditRecord]
+    ) -> list[tuple[EditRecord, float]]:
+        """The ``k`` of these records that are closest to a text, by comparing with each."""
+        if not records:
+            return []
+        query = self._encoder.encode([text])[0]
+        best: list[tuple[EditRecord, float]] = []
+        for start in range(0, len(records), _CHUNK):
+            some = records[start : start + _CHUNK]
+            rows = self._vectors(some, may_lack=True)
+            best += [(record, _cosine(float(rows[record.position] @ query))) for record in some]
+            best = sorted(best, key=lambda pair: (-pair[1], pair[0].position))[:k]
+        return best
 
     @staticmethod
     def _let_go(space: _Namespace, records: Sequence[EditRecord]) -> None:
         for record in records:
             space.lexicon.remove(record.position)
+            space.answers.remove(record)
             del space.active[record.position]
-            fact = record.edit.conflict_key
-            if space.by_fact.get(fact) == record.position:
-                del space.by_fact[fact]
         if space.index is not None:
             space.index.remove(np.array([record.position for record in records], dtype=np.int64))
 
@@ -576,11 +1075,15 @@ class EditMemory:
         space.index.add(np.array([record.position for record in records], dtype=np.int64), rows)
         for record in records:
             space.lexicon.add(record.position, record.edit.names)
+            space.answers.add(record)
             space.active[record.position] = record
-            space.by_fact[record.edit.conflict_key] = record.position
 
     def _vectors(
-        self, records: Sequence[EditRecord], known: Mapping[int, Vectors] | None = None
+        self,
+        records: Sequence[EditRecord],
+        known: Mapping[int, Vectors] | None = None,
+        *,
+        may_lack: bool = False,
     ) -> dict[int, Vectors]:
         """A row of shape (dim,) per record: as known, as stored, or else encoded now.
 
@@ -595,7 +1098,7 @@ class EditMemory:
             return rows
         rows.update(self._journal.vectors(self._encoder.name, absent))
         if lacking := [record for position, record in absent.items() if position not in rows]:
-            if not self._opened:
+            if not (self._opened or may_lack):
                 others = ", ".join(
                     repr(name) for name in self._journal.encoders() if name != self._encoder.name
                 )
@@ -660,11 +1163,12 @@ class EditMemory:
             depth *= 4
 
     def _close_ids(self, edit_id: str) -> list[str]:
-        longer = [known for known in self._records if known.startswith(edit_id)] if edit_id else []
+        ids = self._timeline.records
+        longer = [known for known in ids if known.startswith(edit_id)] if edit_id else []
         if longer:
             return longer[:3]
         # The newest only: comparing with a million would take half a minute.
-        newest = list(self._records)[-2_000:]
+        newest = list(ids)[-2_000:]
         return difflib.get_close_matches(edit_id, newest, n=3, cutoff=0.7)
 
 
@@ -686,29 +1190,32 @@ def _rank(mention: Mention) -> tuple[bool, int]:
     return not mention.within_longer_name, mention.end - mention.start
 
 
-def _stored_edit(event: Event) -> Edit:
-    """The edit as it was stored: checked then, so that stricter checks later do not lose it."""
-    given = dict(event.edit or {})
-    given["aliases"] = tuple(given.get("aliases", ()))
-    return Edit(**given)
+def proposal_of_line(line: str | bytes, where: str, now: float) -> Proposal:
+    """The edit that a line of JSON Lines proposes, with its times.
 
-
-def _edit_of_line(line: str | bytes) -> Edit:
+    Raises:
+        InvalidInput: the line is no JSON object, or no edit, or its times are no times.
+    """
     try:
         text = line.decode("utf-8") if isinstance(line, bytes) else line
         data = json.loads(text.removeprefix("\ufeff"))
     except (ValueError, RecursionError) as error:
         raise InvalidEdit(f"not a JSON object ({error}); write one edit a line") from error
-    return from_mapping(data)
+    return proposal_of_mapping(data, where, now)
 
 
-def _says_nothing_beyond(edit: Edit, current: Edit) -> bool:
-    """Whether every field that ``edit`` sets is the same in ``current``, id and source aside."""
-    for name in (f.name for f in fields(Edit) if f.name not in ("id", "source", "aliases")):
-        said = getattr(edit, name)
-        if said is not None and said != getattr(current, name):
-            return False
-    return set(edit.aliases) <= set(current.aliases)
+def proposal_of_mapping(data: Any, where: str, now: float) -> Proposal:
+    """The edit that an object proposes: an edit's fields, ``valid_from`` and ``expires_at``.
+
+    Raises:
+        InvalidInput: it is no edit, or its times are no times.
+    """
+    times: dict[str, Any] = {}
+    if isinstance(data, Mapping):
+        times = {name: data.get(name) for name in ("valid_from", "expires_at")}
+        data = {name: value for name, value in data.items() if name not in times}
+    begins, ends = _span(times.get("valid_from"), times.get("expires_at"), now)
+    return Proposal(from_mapping(data), begins, ends, where)
 
 
 def _report(problems: Sequence[str], count: int) -> str:
@@ -736,6 +1243,45 @@ def _check_note(text: object, name: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InvalidInput(f"{name} holds a lone surrogate; send valid Unicode") from error
+
+
+def _span(
+    valid_from: Moment | None, expires_at: Moment | None, now: float
+) -> tuple[float | None, float | None]:
+    """Both moments in seconds since the epoch, with something between them."""
+    begins = None if valid_from in (None, "") else _seconds(valid_from, "valid_from")
+    ends = None if expires_at in (None, "") else _seconds(expires_at, "expires_at")
+    if ends is not None and ends <= max(now, begins or 0.0):
+        of = "valid_from" if (begins or 0.0) > now else "now"
+        raise InvalidInput(
+            f"expires_at ({_utc(ends)}) is not after {of} ({_utc(max(now, begins or 0.0))}); an "
+            "edit that never answers is not added"
+        )
+    return begins, ends
+
+
+def _seconds(moment: object, name: str) -> float:
+    try:
+        if isinstance(moment, str):
+            moment = datetime.fromisoformat(moment.strip())
+        if isinstance(moment, datetime):
+            zoned = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+            return zoned.timestamp()
+        if isinstance(moment, int | float) and not isinstance(moment, bool):
+            datetime.fromtimestamp(moment, UTC)
+            return float(moment)
+    except (ValueError, OverflowError, OSError):
+        pass
+    raise InvalidInput(
+        f"{name} {moment!r} is no time; write it like 2026-03-01 or 2026-03-01T12:00:00Z, or as "
+        "seconds since the epoch"
+    )
+
+
+def _digest(proposals: Sequence[Proposal]) -> str:
+    """Of what is proposed; ids aside, since an edit without one gets another each time."""
+    said = [[{**p.edit.to_mapping(), "id": ""}, p.valid_from, p.expires_at] for p in proposals]
+    return blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _check_k(k: int) -> None:

@@ -21,22 +21,32 @@ Vectors = NDArray[np.float32]
 Ids = NDArray[np.int64]
 """Index keys, shape (n,), int64: journal positions, never edit ids."""
 
-State = Literal["active", "superseded", "reverted"]
+State = Literal["proposed", "active", "consolidated", "superseded", "reverted", "expired"]
+"""Where an edit is in its life; see :class:`EditRecord`."""
 
 
 @dataclass(frozen=True, slots=True)
 class EditRecord:
     """An edit together with what the journal knows of it.
 
+    An edit is in one state at a time, the first of these that holds: ``reverted`` by somebody;
+    ``proposed`` until ``valid_from``; ``expired`` from ``expires_at`` on; ``superseded`` while
+    another edit of the same fact that began later is in force; ``consolidated`` while its fact is
+    in a model's weights; else ``active``. Only ``active`` edits are retrieved.
+
     Attributes:
         edit: the content.
         position: its place in the journal, increasing and never reused; also its index key.
         namespace: the set of edits it belongs to.
-        state: ``active`` edits answer; the others are kept as history.
+        state: as of the look that gave this record.
         author, reason: who added it and why, as they said; free text.
-        created_at: seconds since the epoch.
-        supersedes: ids of the edits that this one replaced when it was added.
+        created_at: when it was added, seconds since the epoch.
+        supersedes: ids of the edits in force that this one replaced when it was added.
         superseded_by: the id of the edit that replaced this one, while it does.
+        valid_from: from when it answers; ``None`` for the moment it was added.
+        expires_at: from when it answers no longer; ``None`` for never.
+        version: the version of the weights that hold it, while it is consolidated.
+        warnings: what the call that added it had to say; not stored.
     """
 
     edit: Edit
@@ -48,6 +58,10 @@ class EditRecord:
     created_at: float = 0.0
     supersedes: tuple[str, ...] = ()
     superseded_by: str | None = None
+    valid_from: float | None = None
+    expires_at: float | None = None
+    version: str = ""
+    warnings: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from memedit.memory import EditMemory
 
 EDITS = 200
 DIM = 64
+KILLS = 10  # of each kind in the sample
 
 # Adds its edits in batches of up to three, reverts some, and says so once each call has returned.
 # The vectors come from hashing: nothing is loaded, so that the kills fall into the writing.
@@ -90,7 +91,7 @@ def said(writer: subprocess.Popen[str], before: str = "") -> list[tuple[str, str
     return [(kind, edit_id) for kind, _, edit_id in (line.partition(" ") for line in lines)]
 
 
-def check(path: Path, acknowledged: list[tuple[str, str]]) -> None:
+def check(path: Path, acknowledged: list[tuple[str, str]], *, is_compacted: bool = False) -> None:
     encoder = HashEncoder(DIM)
     with EditMemory(path, encoder) as memory:
         for kind, edit_id in acknowledged:
@@ -103,9 +104,11 @@ def check(path: Path, acknowledged: list[tuple[str, str]]) -> None:
         stored = journal.vectors(encoder.name, [event.position for event in added])
         journal.close()
         keys = [from_mapping(event.edit or {}).key for event in added]
-        assert stored.keys() == {event.position for event in added}
+        if not is_compacted:
+            assert stored.keys() == {event.position for event in added}
         for event, row in zip(added, encoder.encode(keys), strict=True):
-            np.testing.assert_array_equal(stored[event.position], row)
+            if event.position in stored:
+                np.testing.assert_array_equal(stored[event.position], row)
         # A call writes its own edits and then the shared one: every call is there whole.
         call: list[str] = []
         for event in added:
@@ -162,3 +165,66 @@ def test_two_writers_at_once(tmp_path: Path) -> None:
     acknowledged = [line for writer in writers for line in said(writer)]
     assert len([1 for kind, _ in acknowledged if kind == "added"]) == 2 * EDITS
     check(path, acknowledged)
+
+
+# Looks after the file over and over, until it is killed in the middle of it.
+KEEPER = """
+import sys
+from memedit.encoders import HashEncoder
+from memedit.memory import EditMemory
+
+memory = EditMemory(sys.argv[1], HashEncoder(int(sys.argv[2])), index="exact")
+print("ready", flush=True)
+while True:
+    memory.compact()
+    memory.rebuild()
+"""
+
+
+def start_keeper(path: Path) -> subprocess.Popen[str]:
+    keeper = subprocess.Popen(
+        [sys.executable, "-c", KEEPER, path, str(DIM)], stdout=subprocess.PIPE, text=True
+    )
+    assert keeper.stdout is not None
+    assert keeper.stdout.readline() == "ready\n"
+    return keeper
+
+
+def kill_in_many_places(path: Path, seed: int, kind: str, kills: int) -> None:
+    """Kills that fall into writing, into two writers, or into compaction and rebuild meanwhile.
+
+    All on one file, which goes on growing: what one kill leaves is what the next begins with.
+    """
+    rng = random.Random(seed)
+    acknowledged: list[tuple[str, str]] = []
+    for number in range(kills):
+        names = [f"{kind}{number}x"] if kind != "two" else [f"a{number}x", f"b{number}x"]
+        writers = start(path, *names)
+        keeper = start_keeper(path) if kind == "keeper" else None
+        if keeper is not None:
+            time.sleep(rng.uniform(0.0, 0.1))
+            keeper.kill()
+            keeper.wait()
+            assert keeper.stdout is not None
+            keeper.stdout.close()
+        texts = [kill_after(w, rng.randrange(1, 60), rng.uniform(0.0, 0.005)) for w in writers]
+        for writer, text in zip(writers, texts, strict=True):
+            acknowledged += said(writer, text)
+            assert writer.returncode in (-signal.SIGKILL, 0)
+    check(path, acknowledged, is_compacted=kind == "keeper")
+    with EditMemory(path, HashEncoder(DIM), index="exact") as memory:
+        assert memory.check() == []
+
+
+@pytest.mark.parametrize("kind", ["one", "two", "keeper"])
+def test_a_sample_of_kills_loses_nothing(tmp_path: Path, kind: str) -> None:
+    kill_in_many_places(tmp_path / "memory.db", 1, kind, KILLS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["one", "two", "keeper"])
+def test_three_hundred_kills_lose_nothing(tmp_path: Path, kind: str) -> None:
+    for seed in range(10):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        kill_in_many_places(folder / "memory.db", 100 + seed, kind, KILLS)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import random
 import shutil
 import sqlite3
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -622,93 +624,150 @@ CITIES = ["Lyon", "Nice", "Metz"]
 NAMESPACES = ["default", "b"]
 
 
-@pytest.mark.parametrize("index", KINDS)
-def test_any_history_agrees_with_a_list(index: str) -> None:
-    """Against the plainest model there is: per fact, the newest edit that nobody reverted."""
+@dataclass
+class Told:
+    """What the model knows of an edit: the plainest notes there could be."""
 
-    class Life(RuleBasedStateMachine):
-        def __init__(self) -> None:
-            super().__init__()
-            self.folder = Path(tempfile.mkdtemp())
-            self.encoder = HashEncoder(32)
-            self.memories = [self.open(), self.open()]
-            self.added: list[tuple[str, str, str, str]] = []  # id, namespace, country, city
-            self.reverted: set[str] = set()
+    edit_id: str
+    namespace: str
+    country: str
+    city: str
+    begins: float
+    expires: float
+    is_reverted: bool = False
 
-        def open(self) -> EditMemory:
-            return EditMemory(self.folder / "memory.db", self.encoder, index=index)
+    def in_force(self, now: float) -> bool:
+        return not self.is_reverted and self.begins <= now < self.expires
 
-        def active(self) -> dict[tuple[str, str], tuple[str, str]]:
-            left = {}
-            for edit_id, namespace, country, city in self.added:
-                if edit_id not in self.reverted:
-                    left[namespace, country] = (edit_id, city)
-            return left
 
-        @rule(
-            which=st.integers(0, 1),
-            namespace=st.sampled_from(NAMESPACES),
-            facts=st.lists(
-                st.tuples(st.sampled_from(COUNTRIES), st.sampled_from(CITIES)),
-                min_size=1,
-                max_size=3,
-            ),
-        )
-        def add(self, which: int, namespace: str, facts: list[tuple[str, str]]) -> None:
-            edits = [capital(city, country) for country, city in facts]
-            records = self.memories[which].add(edits, namespace=namespace)
-            for record, edit, (country, city) in zip(records, edits, facts, strict=True):
-                known = self.active().get((namespace, country))
-                if known is not None and known[1] == city:
-                    assert record.edit.id == known[0]
-                else:
-                    assert record.edit == edit
-                    self.added.append((edit.id, namespace, country, city))
+class Life(RuleBasedStateMachine):
+    """Two memories on one file against a dictionary of notes.
 
-        @precondition(lambda self: self.added)
-        @rule(which=st.integers(0, 1), pick=st.integers(0, 1_000))
-        def revert(self, which: int, pick: int) -> None:
-            edit_id = self.added[pick % len(self.added)][0]
-            if edit_id in self.reverted:
-                with pytest.raises(InvalidInput, match="already"):
-                    self.memories[which].revert(edit_id)
+    Per fact, of the edits in force the one that began last answers.
+    """
+
+    index = "exact"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.encoder = HashEncoder(32)
+        self.now = 1_000.0
+        self.memories = [self.open(), self.open()]
+        self.told: dict[str, Told] = {}
+
+    def open(self) -> EditMemory:
+        path = self.folder / "memory.db"
+        return EditMemory(path, self.encoder, index=self.index, clock=lambda: self.now)
+
+    def active(self) -> dict[tuple[str, str], Told]:
+        ranked = sorted(enumerate(self.told.values()), key=lambda p: (p[1].begins, p[0]))
+        return {(t.namespace, t.country): t for _, t in ranked if t.in_force(self.now)}
+
+    @rule(
+        which=st.integers(0, 1),
+        namespace=st.sampled_from(NAMESPACES),
+        facts=st.lists(
+            st.tuples(st.sampled_from(COUNTRIES), st.sampled_from(CITIES)), min_size=1, max_size=3
+        ),
+    )
+    def add(self, which: int, namespace: str, facts: list[tuple[str, str]]) -> None:
+        edits = [capital(city, country) for country, city in facts]
+        records = self.memories[which].add(edits, namespace=namespace)
+        for record, edit, (country, city) in zip(records, edits, facts, strict=True):
+            known = self.active().get((namespace, country))
+            is_same = known is not None and (known.city, known.expires) == (city, math.inf)
+            if known is not None and is_same:
+                assert record.edit.id == known.edit_id
             else:
-                assert self.memories[which].revert(edit_id).state == "reverted"
-                self.reverted.add(edit_id)
+                assert record.edit == edit
+                self.told[edit.id] = Told(edit.id, namespace, country, city, self.now, math.inf)
 
-        @rule(which=st.integers(0, 1))
-        def reopen(self, which: int) -> None:
-            self.memories[which].close()
-            self.memories[which] = self.open()
+    @rule(
+        which=st.integers(0, 1),
+        namespace=st.sampled_from(NAMESPACES),
+        country=st.sampled_from(COUNTRIES),
+        waits=st.integers(0, 50),
+        lasts=st.integers(1, 50),
+    )
+    def add_for_a_while(
+        self, which: int, namespace: str, country: str, waits: int, lasts: int
+    ) -> None:
+        # A city of its own, so that it is never there already.
+        edit = capital(f"City {len(self.told)}", country)
+        begins = self.now + waits
+        self.memories[which].add(
+            edit, namespace=namespace, valid_from=begins, expires_at=begins + lasts
+        )
+        self.told[edit.id] = Told(
+            edit.id, namespace, country, edit.target or "", begins, begins + lasts
+        )
 
-        @invariant()
-        def both_hold_what_the_model_holds(self) -> None:
-            active = self.active()
-            for memory in self.memories:
-                assert len(memory) == len(active)
-                for namespace in NAMESPACES:
-                    mine = {
-                        country: edit_id
-                        for (space, country), (edit_id, _) in active.items()
-                        if space == namespace
-                    }
-                    assert memory.count(namespace) == len(mine)
-                    records = memory.records(namespace)
-                    assert {r.edit.id for r in records} == set(mine.values())
-                    for country in COUNTRIES:
-                        candidates = memory.candidates([f"Is it in {country}?"], namespace)[0]
-                        assert {c.edit.id for c in candidates} == set(mine.values())
-                        assert [c.edit.id for c in candidates if c.mention] == [
-                            mine[c] for c in [country] if c in mine
-                        ]
+    @rule(seconds=st.integers(1, 60))
+    def time_passes(self, seconds: int) -> None:
+        self.now += seconds
 
-        def teardown(self) -> None:
-            for memory in self.memories:
-                memory.close()
-            shutil.rmtree(self.folder)
+    @precondition(lambda self: self.told)
+    @rule(which=st.integers(0, 1), pick=st.integers(0, 1_000))
+    def revert_or_restore(self, which: int, pick: int) -> None:
+        told = list(self.told.values())[pick % len(self.told)]
+        memory = self.memories[which]
+        if told.is_reverted:
+            with pytest.raises(InvalidInput, match="already"):
+                memory.revert(told.edit_id)
+            assert memory.restore(told.edit_id).state != "reverted"
+        else:
+            with pytest.raises(InvalidInput, match="not reverted"):
+                memory.restore(told.edit_id)
+            assert memory.revert(told.edit_id).state == "reverted"
+        told.is_reverted = not told.is_reverted
 
+    @rule(which=st.integers(0, 1))
+    def reopen(self, which: int) -> None:
+        self.memories[which].close()
+        self.memories[which] = self.open()
+
+    @rule(which=st.integers(0, 1))
+    def compact(self, which: int) -> None:
+        self.memories[which].compact()
+
+    @invariant()
+    def both_hold_what_the_notes_say(self) -> None:
+        active = self.active()
+        for memory in self.memories:
+            assert len(memory) == len(active)
+            for told in self.told.values():
+                record = memory.get(told.edit_id)
+                answers = active.get((told.namespace, told.country)) is told
+                assert (record.state == "active") == answers
+                assert (record.state == "reverted") == told.is_reverted
+                if not told.is_reverted:
+                    assert (record.state == "proposed") == (told.begins > self.now)
+                    assert (record.state == "expired") == (told.expires <= self.now)
+            for namespace in NAMESPACES:
+                mine = {c: t.edit_id for (space, c), t in active.items() if space == namespace}
+                assert memory.count(namespace) == len(mine)
+                assert {r.edit.id for r in memory.records(namespace)} == set(mine.values())
+                found = memory.search("The capital", 9, namespace)
+                assert {r.edit.id for r, _ in found} == set(mine.values())
+                for country in COUNTRIES:
+                    candidates = memory.candidates([f"Is it in {country}?"], namespace)[0]
+                    assert {c.edit.id for c in candidates} == set(mine.values())
+                    assert [c.edit.id for c in candidates if c.mention] == [
+                        mine[c] for c in [country] if c in mine
+                    ]
+
+    def teardown(self) -> None:
+        assert self.memories[0].check() == []
+        for memory in self.memories:
+            memory.close()
+        shutil.rmtree(self.folder)
+
+
+@pytest.mark.parametrize("index", KINDS)
+def test_any_history_agrees_with_a_dictionary(index: str) -> None:
     run_state_machine_as_test(
-        Life,
+        type("Life", (Life,), {"index": index}),
         settings=settings(
             max_examples=15,
             stateful_step_count=25,

@@ -4,6 +4,7 @@ app.py       the application, its version and how errors end a command
 options.py   the options that commands share
 output.py    tables for people, JSON for programs
 edits.py     memedit edits add|list|show|search|revert|history|import|export
+memory.py    memedit memory check|rebuild|compact|stats|backup
 explain.py   memedit explain
 serve.py     memedit serve
 ask.py       memedit ask

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 import memedit
-from memedit.cli import ask, compare, datasets, demo, edits, evaluate, explain, serve
+from memedit.cli import ask, compare, datasets, demo, edits, evaluate, explain, memory, serve
 from memedit.cli.options import WANTS_JSON
 from memedit.errors import InvalidInput, MemeditError
 
@@ -56,6 +56,7 @@ def _options(
 
 serve.register(app)
 app.add_typer(edits.app, name="edits")
+app.add_typer(memory.app, name="memory", no_args_is_help=True)
 app.command("explain")(explain.explain)
 app.command("ask")(ask.ask)
 app.command("evaluate")(evaluate.evaluate)

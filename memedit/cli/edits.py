@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -22,13 +24,23 @@ from memedit.cli.options import (
 from memedit.cli.output import print_json, print_table, record_mapping, say, when
 from memedit.edits import from_mapping
 from memedit.errors import InvalidInput
+from memedit.importing import BATCH, Format, ImportReport, import_edits, read_source
+from memedit.importing import dry_run as plan_import
 from memedit.memory import EditMemory
+from memedit.planning import OnConflict
 from memedit.protocols import EditRecord, State
 
 app = typer.Typer(help="Add, inspect, revert, import and export edits.", no_args_is_help=True)
 
 AuthorOption = Annotated[str, typer.Option("--author", help="Who does this.")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why.")]
+AsOfOption = Annotated[
+    str | None, typer.Option("--as-of", help="The memory as of then: 2026-03-01T12:00Z.")
+]
+ConflictOption = Annotated[
+    OnConflict,
+    typer.Option("--on-conflict", help="What to do with an edit that answers the same fact."),
+]
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The edit's id.")]
 
 
@@ -59,6 +71,10 @@ def add(
     old_target: Annotated[str | None, typer.Option(help="The answer until now.")] = None,
     source: Annotated[str | None, typer.Option(help="Where the fact comes from.")] = None,
     edit_id: Annotated[str | None, typer.Option("--id", help="An id of your own.")] = None,
+    valid_from: Annotated[str | None, typer.Option(help="From when it answers.")] = None,
+    expires_at: Annotated[str | None, typer.Option(help="From when it answers no more.")] = None,
+    key: Annotated[str | None, typer.Option(help="The same call again adds nothing.")] = None,
+    on_conflict: ConflictOption = "supersede",
     author: AuthorOption = "",
     reason: ReasonOption = "",
     memory: MemoryOption = None,
@@ -82,13 +98,24 @@ def add(
     }
     edit = from_mapping({name: value for name, value in given.items() if value})
     with _memory(memory, namespace, config) as (opened, space):
-        (record,) = opened.add(edit, namespace=space, author=author, reason=reason)
+        (record,) = opened.add(
+            edit,
+            namespace=space,
+            author=author,
+            reason=reason,
+            valid_from=valid_from,
+            expires_at=expires_at,
+            on_conflict=on_conflict,
+            idempotency_key=key,
+        )
     if as_json:
         print_json(record_mapping(record))
         return
     say(f"{record.edit.id}  {record.edit.statement}")
     for old in record.supersedes:
         say(f"supersedes {old}")
+    for warning in record.warnings:
+        say(warning)
     if record.edit.id != edit.id:
         say("this fact was there already; nothing was added")
     if missing := record.edit.missing_for_weights:
@@ -100,8 +127,9 @@ def add(
 
 @app.command("list")
 def list_(
-    state: Annotated[str, typer.Option(help="active, superseded, reverted, or all.")] = "active",
+    state: Annotated[str, typer.Option(help=f"{', '.join(get_args(State))}, or all.")] = "active",
     limit: Annotated[int, typer.Option(min=1, help="At most this many, the newest.")] = 100,
+    as_of: AsOfOption = None,
     memory: MemoryOption = None,
     namespace: NamespaceOption = None,
     config: ConfigOption = None,
@@ -112,7 +140,7 @@ def list_(
     if not states:
         raise InvalidInput(f"--state {state!r}: it is one of {', '.join(get_args(State))}, all")
     with _memory(memory, namespace, config) as (opened, space):
-        records = opened.records(space, states=states)
+        records = opened.records(space, states=states, as_of=as_of)
     shown = records[-limit:]
     if as_json:
         print_json([record_mapping(record) for record in shown])
@@ -120,16 +148,18 @@ def list_(
     print_table(f"{len(shown)} of {len(records)} edits in {space}", *_rows(shown))
 
 
+@app.command("get", hidden=True)
 @app.command()
 def show(
     edit_id: IdArgument,
+    as_of: AsOfOption = None,
     memory: MemoryOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show one edit whole."""
     with _memory(memory, None, config) as (opened, _):
-        mapping = record_mapping(opened.get(edit_id))
+        mapping = record_mapping(opened.get(edit_id, as_of=as_of))
     if as_json:
         print_json(mapping)
         return
@@ -141,6 +171,7 @@ def show(
 def search(
     text: Annotated[str, typer.Argument(help="What to look for.")],
     limit: Annotated[int, typer.Option("-k", min=1, help="How many.")] = 10,
+    as_of: AsOfOption = None,
     memory: MemoryOption = None,
     namespace: NamespaceOption = None,
     config: ConfigOption = None,
@@ -148,7 +179,7 @@ def search(
 ) -> None:
     """Find the edits nearest in meaning to a text."""
     with _memory(memory, namespace, config) as (opened, space):
-        found = opened.search(text, limit, namespace=space)
+        found = opened.search(text, limit, namespace=space, as_of=as_of)
     if as_json:
         print_json([{**record_mapping(r), "similarity": round(s, 4)} for r, s in found])
         return
@@ -178,6 +209,25 @@ def revert(
 
 
 @app.command()
+def restore(
+    edit_id: IdArgument,
+    author: AuthorOption = "",
+    reason: ReasonOption = "",
+    memory: MemoryOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Undo a revert; the edit is back in its place."""
+    with _memory(memory, None, config) as (opened, _):
+        record = opened.restore(edit_id, author=author, reason=reason)
+    if as_json:
+        print_json(record_mapping(record))
+        return
+    by = f" by {record.superseded_by}" if record.superseded_by else ""
+    say(f"restored {edit_id}: {record.state}{by}")
+
+
+@app.command()
 def history(
     edit_id: IdArgument,
     memory: MemoryOption = None,
@@ -197,8 +247,16 @@ def history(
 @app.command("import")
 def import_(
     file: Annotated[
-        Path, typer.Argument(help="JSON Lines, one edit each; - reads standard input.")
+        Path, typer.Argument(help="JSON Lines or CSV, one edit a line; - reads standard input.")
     ],
+    form: Annotated[
+        Format | None, typer.Option("--format", help="jsonl or csv; by the file's ending.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")] = False,
+    skip_bad: Annotated[bool, typer.Option(help="Leave bad lines out.")] = False,
+    again: Annotated[bool, typer.Option(help="Even if it was imported before.")] = False,
+    batch: Annotated[int, typer.Option(min=1, help="Edits per transaction.")] = BATCH,
+    on_conflict: ConflictOption = "supersede",
     author: AuthorOption = "",
     reason: ReasonOption = "",
     memory: MemoryOption = None,
@@ -206,19 +264,51 @@ def import_(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Add the edits of a JSON Lines file; nothing is added where a line is wrong."""
+    """Add the edits of a file; run again after an interruption, it goes on where it was."""
     try:
-        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    except OSError as error:
         raise InvalidInput(f"{file} cannot be read: {error}") from error
+    source = read_source(
+        data, form or ("csv" if file.suffix.lower() == ".csv" else "jsonl"), time.time()
+    )
+    report = ImportReport()
     with _memory(memory, namespace, config) as (opened, space):
-        records = opened.import_jsonl(
-            text.splitlines(), namespace=space, author=author, reason=reason
-        )
+        if dry_run:
+            report = plan_import(
+                opened, source, namespace=space, on_conflict=on_conflict, batch=batch, again=again
+            )
+        else:
+            for report in import_edits(
+                opened,
+                source,
+                namespace=space,
+                author=author,
+                reason=reason,
+                on_conflict=on_conflict,
+                batch=batch,
+                skip_bad=skip_bad,
+                again=again,
+            ):
+                if sys.stderr.isatty():
+                    print(f"\r{report.done:,} of {report.total:,}", end="", file=sys.stderr)
     if as_json:
-        print_json([record_mapping(record) for record in records])
+        print_json(asdict(report))
         return
-    say(f"{len(records)} edits imported into {space}")
+    _say_report(report, space)
+
+
+def _say_report(report: ImportReport, space: str) -> None:
+    would = "would be " if report.dry_run else ""
+    say(f"{report.added} edits {would}imported into {space}; {report.unchanged} were there already")
+    if report.skipped:
+        say(f"{report.skipped} lines were imported by an earlier run")
+    for old in report.superseded:
+        say(f"line {old.line}: {old.edit_id} supersedes {old.old_id}")
+    for warning in report.warnings:
+        say(warning)
+    for error in report.errors:
+        say(f"line {error.line}: {error.message}")
 
 
 @app.command("export")

@@ -54,6 +54,10 @@ def record_mapping(record: EditRecord) -> dict[str, Any]:
         "created_at": when(record.created_at),
         "supersedes": list(record.supersedes),
         "superseded_by": record.superseded_by,
+        "valid_from": None if record.valid_from is None else when(record.valid_from),
+        "expires_at": None if record.expires_at is None else when(record.expires_at),
+        "version": record.version,
+        "warnings": list(record.warnings),
         "routes": ["ike"],
         "missing_for_weights": list(record.edit.missing_for_weights),
     }

@@ -121,3 +121,45 @@ def test_an_unknown_id_is_an_error_of_its_own(cli: Cli) -> None:
 def test_ask_without_a_server_says_how_to_start_one(cli: Cli) -> None:
     message = cli.run("ask", "Anyone?", "--url", "http://127.0.0.1:9", code=1)
     assert "memedit serve" in " ".join(message.split())
+
+
+def test_edits_with_times_and_the_memory_as_of_then(cli: Cli) -> None:
+    text = "The capital of France is Lyon."
+    edit = cli.json("edits", "add", text, "--expires-at", "2999-01-01", "--key", "k")
+    assert edit["expires_at"] == "2999-01-01 00:00:00Z"
+    assert cli.json("edits", "add", text, "--expires-at", "2999-01-01", "--key", "k") == edit
+    later = cli.json("edits", "add", "The capital of Spain is Rome.", "--valid-from", "2998-01-01")
+    assert later["state"] == "proposed"
+    assert [e["id"] for e in cli.json("edits", "list", "--as-of", "2998-06-01")] == [
+        edit["id"],
+        later["id"],
+    ]
+    assert cli.json("edits", "list", "--as-of", "2020-01-01", "--state", "all") == []
+    assert cli.json("edits", "get", edit["id"], "--as-of", "2999-02-01")["state"] == "expired"
+    assert len(cli.json("edits", "search", "capital", "--as-of", "2998-06-01")) == 2
+    cli.run("edits", "revert", edit["id"])
+    assert cli.json("edits", "restore", edit["id"])["state"] == "active"
+    refused = cli.run(
+        "edits", "add", "The capital of France is Nice.", "--on-conflict", "reject", code=2
+    )
+    assert "answers" in refused
+    assert "is no time" in cli.run("edits", "list", "--as-of", "soon", code=2)
+
+
+def test_a_csv_imports_with_a_dry_run_first(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "edits.csv"
+    file.write_text("statement\nThe capital of France is Lyon.\n")
+    assert cli.json("edits", "import", str(file), "--dry-run")["added"] == 1
+    assert cli.json("edits", "list") == []
+    assert cli.json("edits", "import", str(file))["added"] == 1
+    assert cli.json("edits", "import", str(file))["skipped"] == 1
+
+
+def test_the_memory_is_looked_after(cli: Cli, tmp_path: Path) -> None:
+    cli.run("edits", "add", "The capital of France is Lyon.")
+    assert cli.json("memory", "check") == {"sound": True, "problems": []}
+    assert cli.json("memory", "rebuild") == {"active": 1}
+    assert cli.json("memory", "compact").keys() == {"before", "after"}
+    assert cli.json("memory", "stats")["edits"] == {"default": {"active": 1}}
+    assert cli.json("memory", "backup", str(tmp_path / "copy"))["bytes"] > 0
+    assert "exists already" in cli.run("memory", "backup", str(tmp_path / "copy"), code=1)

@@ -1,13 +1,4 @@
-"""The durable truth: an append-only journal of events in one SQLite file.
-
-Everything else that the memory holds (index, lexicon, records) can be thrown away and rebuilt
-from here. Three tables:
-
-- ``events``: what happened, one row per edit added or reverted, numbered without gaps by
-  ``position``, each with a checksum over all of its columns;
-- ``encoders``: the encoders whose vectors the file holds;
-- ``vectors``: one float32 row per added edit and encoder, with its own checksum, so that
-  rebuilding an index encodes nothing.
+"""One memory file: opened, read, written and looked after.
 
 The file is in WAL mode with full synchronisation: when :meth:`Journal.transaction` ends without
 an exception, its events survive the death of the process and of the machine. Beside ``FILE``
@@ -25,166 +16,35 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from memedit.errors import MemoryFileDamaged, MemoryFileError, MemoryFileVersion
+from memedit.journal.events import (
+    COLUMNS,
+    Event,
+    Transaction,
+    checksum_of_vector,
+    event_of_row,
+    last_position,
+    mark_of,
+)
+from memedit.journal.schema import (
+    APPLICATION_ID,
+    PAGE_SIZE,
+    READABLE,
+    SCHEMA_VERSION,
+    is_blank,
+    migrate,
+    version_of,
+)
 from memedit.protocols import Vectors
 
-APPLICATION_ID = 0x6D656D45
-"""SQLite's ``application_id`` of a memory file: "memE"."""
-
-SCHEMA_VERSION = 1
-"""SQLite's ``user_version`` of the files that this code writes."""
-
-EventKind = Literal["add", "revert"]
-
-# 8 KiB pages hold five 384-dimensional vectors with little waste; 4 KiB pages hold two.
-_SCHEMA = """
-CREATE TABLE events (
-    position  INTEGER PRIMARY KEY AUTOINCREMENT,
-    at        REAL NOT NULL,
-    kind      TEXT NOT NULL,
-    edit_id   TEXT NOT NULL,
-    namespace TEXT NOT NULL,
-    body      TEXT NOT NULL,
-    checksum  BLOB NOT NULL
-);
-CREATE INDEX events_of_edit ON events (edit_id);
-CREATE TABLE encoders (
-    id   INTEGER PRIMARY KEY,
-    name TEXT NOT NULL UNIQUE,
-    dim  INTEGER NOT NULL
-);
-CREATE TABLE vectors (
-    encoder  INTEGER NOT NULL REFERENCES encoders (id),
-    position INTEGER NOT NULL REFERENCES events (position),
-    vector   BLOB NOT NULL,
-    checksum BLOB NOT NULL
-);
-CREATE UNIQUE INDEX vector_of_event ON vectors (encoder, position);
-"""
-
 _POSITIONS_PER_QUERY = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened to an edit.
-
-    Attributes:
-        position: its number in the journal, from 1, without gaps, never reused.
-        at: seconds since the epoch, by the clock of the machine that wrote it.
-        kind: ``add`` or ``revert``.
-        edit_id: the edit that it happened to.
-        namespace: where that edit lives.
-        author, reason: free text of whoever did it.
-        edit: the edit's fields as :meth:`memedit.edits.Edit.to_mapping` gives them, on ``add``.
-        supersedes: ids of the edits that an ``add`` replaced.
-    """
-
-    position: int
-    at: float
-    kind: EventKind
-    edit_id: str
-    namespace: str
-    author: str = ""
-    reason: str = ""
-    edit: Mapping[str, Any] | None = None
-    supersedes: tuple[str, ...] = ()
-
-
-class Transaction:
-    """Appends events; made by :meth:`Journal.transaction`, whose block must still be open."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        self._next = _last_position(connection) + 1
-
-    def append(
-        self,
-        kind: EventKind,
-        edit_id: str,
-        namespace: str,
-        *,
-        author: str = "",
-        reason: str = "",
-        edit: Mapping[str, Any] | None = None,
-        supersedes: Sequence[str] = (),
-    ) -> Event:
-        """Appends one event; it counts once the transaction's block has ended."""
-        event = Event(
-            position=self._next,
-            at=time.time(),
-            kind=kind,
-            edit_id=edit_id,
-            namespace=namespace,
-            author=author,
-            reason=reason,
-            edit=edit,
-            supersedes=tuple(supersedes),
-        )
-        parts = {
-            "edit": edit,
-            "author": author,
-            "reason": reason,
-            "supersedes": list(event.supersedes),
-        }
-        set_parts = {name: part for name, part in parts.items() if part}
-        body = json.dumps(set_parts, ensure_ascii=False, separators=(",", ":"))
-        row = (event.position, event.at, kind, edit_id, namespace, body)
-        self._connection.execute(
-            "INSERT INTO events (position, at, kind, edit_id, namespace, body, checksum) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (*row, _checksum_of_event(row)),
-        )
-        self._next += 1
-        return event
-
-    def put_vectors(self, encoder: str, positions: Sequence[int], vectors: Vectors) -> None:
-        """Stores what an encoder made of the edits added at these positions.
-
-        Args:
-            encoder: the encoder's name.
-            positions: of ``add`` events, n of them.
-            vectors: shape (n, dim), float32; replaces what was stored under the same name.
-
-        Raises:
-            MemoryFileVersion: the file holds vectors of that name and of another length.
-        """
-        if len(positions) != len(vectors):
-            raise ValueError(f"{len(positions)} positions and {len(vectors)} vectors")
-        if not len(positions):
-            return
-        dim = int(vectors.shape[1])
-        self._connection.execute(
-            "INSERT OR IGNORE INTO encoders (name, dim) VALUES (?, ?)", (encoder, dim)
-        )
-        number, known = self._connection.execute(
-            "SELECT id, dim FROM encoders WHERE name = ?", (encoder,)
-        ).fetchone()
-        if known != dim:
-            raise MemoryFileVersion(
-                f"the memory file holds vectors of {encoder!r} with {known} dimensions, and these "
-                f"have {dim}; give the changed encoder another name"
-            )
-        rows = np.ascontiguousarray(vectors, dtype="<f4")
-        self._connection.executemany(
-            "INSERT OR REPLACE INTO vectors (encoder, position, vector, checksum) "
-            "VALUES (?, ?, ?, ?)",
-            (
-                (number, position, blob, _checksum_of_vector(position, encoder, blob))
-                for position, blob in zip(
-                    map(int, positions), (row.tobytes() for row in rows), strict=True
-                )
-            ),
-        )
 
 
 class Journal:
@@ -195,6 +55,7 @@ class Journal:
     Args:
         path: the file; made with permissions 0600 where there is none. Its folder must exist.
         busy_seconds: how long to wait for another process that is writing.
+        clock: what tells the time, in seconds since the epoch.
 
     Raises:
         MemoryFileError: the file cannot be made, opened or read.
@@ -202,9 +63,16 @@ class Journal:
         MemoryFileVersion: a newer memedit wrote it.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, busy_seconds: float = 10.0) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        busy_seconds: float = 10.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.path = Path(path).absolute()
         self._busy_seconds = busy_seconds
+        self._clock = clock
         self._reading = threading.RLock()
         self._writing = threading.Lock()
         self._writer: sqlite3.Connection | None = None
@@ -244,9 +112,9 @@ class Journal:
             self._check_file()
             # First, since more may be committed between the two: then there are more rows than
             # it promises, and never fewer.
-            last = _last_position(self._reader)
+            last = last_position(self._reader)
             rows = self._reader.execute(
-                "SELECT position, at, kind, edit_id, namespace, body, checksum FROM events "
+                f"SELECT {COLUMNS} FROM events "  # noqa: S608
                 "WHERE position > ? ORDER BY position LIMIT ?",
                 (position, limit),
             ).fetchall()
@@ -272,7 +140,7 @@ class Journal:
         with self._reading, self._translated():
             self._check_file()
             rows = self._reader.execute(
-                "SELECT position, at, kind, edit_id, namespace, body, checksum FROM events "
+                f"SELECT {COLUMNS} FROM events "  # noqa: S608
                 "WHERE edit_id = ? ORDER BY position",
                 (edit_id,),
             ).fetchall()
@@ -308,6 +176,14 @@ class Journal:
         found = self._stored_vectors(encoder, positions)
         return [position for position in positions if found.get(position) is None]
 
+    def mark(self, namespace: str, name: str) -> dict[str, Any] | None:
+        """What was put under this name by :meth:`Transaction.put_mark`, or ``None``."""
+        with self._reading, self._translated():
+            self._check_file()
+            if version_of(self._reader) < SCHEMA_VERSION:
+                return None
+            return mark_of(self._reader, namespace, name)
+
     # writing
 
     @contextmanager
@@ -326,12 +202,15 @@ class Journal:
             if self._immutable:
                 raise MemoryFileError(_WAYS_OUT["SQLITE_READONLY"].format(path=self.path))
             if self._writer is None:
-                self._writer = self._connect("mode=rw")
-                self._writer.execute("PRAGMA synchronous = FULL")
+                writer = self._connect("mode=rw")
+                if version_of(writer) < SCHEMA_VERSION:
+                    migrate(writer)
+                writer.execute("PRAGMA synchronous = FULL")
+                self._writer = writer
             writer = self._writer
             writer.execute("BEGIN IMMEDIATE")
             try:
-                yield Transaction(writer)
+                yield Transaction(writer, self._clock())
                 self._check_file()
                 writer.execute("COMMIT")
             except BaseException:
@@ -350,6 +229,95 @@ class Journal:
             if self._writer is not None:
                 self._writer.close()
             self._reader.close()
+
+    # looking after it
+
+    def problems(self) -> list[str]:
+        """What is wrong with the file, as sentences; empty where every record is sound."""
+        found: list[str] = []
+        with self._reading, self._translated():
+            self._check_file()
+            for (line,) in self._reader.execute("PRAGMA integrity_check(20)"):
+                if line != "ok":
+                    found.append(f"SQLite says: {line}")
+            expected = 1
+            for row in self._reader.execute(f"SELECT {COLUMNS} FROM events ORDER BY position"):  # noqa: S608
+                found += [
+                    f"event {n} is missing" for n in range(expected, min(row[0], expected + 9))
+                ]
+                if event_of_row(row) is None:
+                    found.append(f"event {row[0]} fails its checksum")
+                expected = row[0] + 1
+            if last_position(self._reader) >= expected:
+                found.append(f"events from {expected} on are missing")
+            for position, name, blob, checksum in self._reader.execute(
+                "SELECT position, name, vector, checksum FROM vectors "
+                "JOIN encoders ON encoders.id = vectors.encoder"
+            ):
+                if checksum != checksum_of_vector(position, name, blob):
+                    found.append(f"the vector of event {position} by {name} fails its checksum")
+        return found
+
+    def counts(self) -> dict[str, int]:
+        """How many events, vectors and marks the file holds, and its size in bytes."""
+        with self._reading, self._translated():
+            self._check_file()
+            tables = ["events", "vectors"]
+            if version_of(self._reader) == SCHEMA_VERSION:
+                tables.append("marks")
+            found = {
+                table: int(self._reader.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608
+                for table in tables
+            }
+        wal = Path(f"{self.path}-wal")
+        waiting = wal.stat().st_size if wal.exists() else 0
+        return found | {"bytes": self.path.stat().st_size, "waiting_bytes": waiting}
+
+    def compact(self, encoder: str, keep: Callable[[], Iterable[int]]) -> None:
+        """Drops vectors that nobody needs, and gives their space back; every event stays.
+
+        Args:
+            encoder: whose vectors stay; those of others go.
+            keep: gives the positions whose vectors stay; asked when nobody else can commit.
+
+        Raises:
+            MemoryFileError: the file is read-only, or its disk has no room for a second copy of
+                it; nothing is lost.
+        """
+        with self.transaction() as transaction:
+            transaction.keep_vectors(encoder, keep())
+        with self._writing, self._translated():
+            self._check_file()
+            assert self._writer is not None
+            self._writer.execute("VACUUM")
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+    def backup(self, target: str | os.PathLike[str]) -> None:
+        """Copies the file as it stands between two commits, while others may read and write.
+
+        Raises:
+            MemoryFileError: there is a file of that name, or it cannot be written; then there is
+                none.
+        """
+        path = Path(target).absolute()
+        if path.exists():
+            raise MemoryFileError(f"{path} exists already; name a file that does not")
+        part = path.with_name(f".{path.name}.part")
+        try:
+            part.unlink(missing_ok=True)
+            with self._reading, self._translated():
+                self._check_file()
+                with contextlib.closing(sqlite3.connect(part)) as copy:
+                    self._reader.backup(copy)
+                    copy.execute("PRAGMA journal_mode = DELETE")
+            part.chmod(0o600)
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            part.rename(path)
+        except OSError as error:
+            raise MemoryFileError(f"{path} cannot be written: {error.strerror}") from error
+        finally:
+            part.unlink(missing_ok=True)
 
     # the file
 
@@ -417,22 +385,28 @@ class Journal:
         return reader
 
     def _check_format(self, connection: sqlite3.Connection) -> None:
-        if _is_blank(connection):
+        if is_blank(connection):
             self._initialise(connection)
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         if application != APPLICATION_ID:
             raise MemoryFileDamaged(
                 f"{self.path} is an SQLite database, but not a memedit memory; name another file"
             )
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version != SCHEMA_VERSION:
-            raise MemoryFileVersion(
-                f"{self.path} has schema version {version}, and this memedit reads version "
-                f"{SCHEMA_VERSION}; use the memedit that wrote it, or a newer one"
-            )
+        version = version_of(connection)
+        if version in READABLE:
+            if version < SCHEMA_VERSION and not self._immutable:
+                # A file that cannot be written is read as it is: an older version lacks nothing
+                # that reading needs.
+                with contextlib.suppress(sqlite3.OperationalError):
+                    migrate(connection)
+            return
+        raise MemoryFileVersion(
+            f"{self.path} has schema version {version}, and this memedit reads versions "
+            f"{READABLE[0]} to {READABLE[-1]}; use the memedit that wrote it, or a newer one"
+        )
 
     def _initialise(self, connection: sqlite3.Connection) -> None:
-        connection.execute("PRAGMA page_size = 8192")
+        connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
         deadline = time.monotonic() + self._busy_seconds
         while True:
             # SQLite does not wait for its busy timeout when it changes the journal mode, and two
@@ -444,20 +418,7 @@ class Journal:
                 if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            if _is_blank(connection):
-                for statement in filter(None, map(str.strip, _SCHEMA.split(";"))):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            connection.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-            raise
+        migrate(connection)
 
     @staticmethod
     def _stamp(stat: os.stat_result) -> tuple[int, int]:
@@ -511,21 +472,10 @@ class Journal:
         )
 
     def _event(self, row: tuple[Any, ...]) -> Event:
-        position, at, kind, edit_id, namespace, body, checksum = row
-        if checksum != _checksum_of_event(row[:-1]):
-            raise self._damaged(f"event {position} fails its checksum")
-        parts = json.loads(body)
-        return Event(
-            position=position,
-            at=at,
-            kind=kind,
-            edit_id=edit_id,
-            namespace=namespace,
-            author=parts.get("author", ""),
-            reason=parts.get("reason", ""),
-            edit=parts.get("edit"),
-            supersedes=tuple(parts.get("supersedes", ())),
-        )
+        event = event_of_row(row)
+        if event is None:
+            raise self._damaged(f"event {row[0]} fails its checksum")
+        return event
 
     def _stored_vectors(self, encoder: str, positions: Iterable[int]) -> dict[int, Vectors | None]:
         """Rows by position; ``None`` where the stored one fails its checksum."""
@@ -546,7 +496,7 @@ class Journal:
                     "WHERE encoder = ? AND position IN (SELECT value FROM json_each(?))",
                     (number, json.dumps(some)),
                 ):
-                    sound = checksum == _checksum_of_vector(position, encoder, blob)
+                    sound = checksum == checksum_of_vector(position, encoder, blob)
                     row = np.frombuffer(blob, dtype="<f4") if sound else None
                     found[position] = row if row is not None and len(row) == dim else None
         return found
@@ -567,23 +517,3 @@ _WAYS_OUT = {
     "SQLITE_IOERR": "{path} cannot be read or written: the disk or the file system reports an "
     "error; check that it is there, sound and not full.",
 }
-
-
-def _is_blank(connection: sqlite3.Connection) -> bool:
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    return bool(application == 0 and tables == 0)
-
-
-def _last_position(connection: sqlite3.Connection) -> int:
-    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
-    return 0 if row is None else int(row[0])
-
-
-def _checksum_of_event(row: Sequence[Any]) -> bytes:
-    """Over position, time, kind, edit id, namespace and body; JSON keeps a float exactly."""
-    return blake2b(json.dumps(list(row)).encode(), digest_size=8).digest()
-
-
-def _checksum_of_vector(position: int, encoder: str, blob: bytes) -> bytes:
-    return blake2b(f"{position}\0{encoder}\0".encode() + blob, digest_size=8).digest()
