@@ -131,8 +131,8 @@ def import_edits(
         memory: where to.
         source: as :func:`read_source` gives it.
         namespace: as for :meth:`EditMemory.add`.
-        author: as for :meth:`EditMemory.add`.
-        reason: as for :meth:`EditMemory.add`.
+        author: likewise, as is ``reason``.
+        reason: why.
         on_conflict: as for :meth:`EditMemory.add`.
         batch: most edits of a transaction.
         skip_bad: leave bad lines out and add the others; otherwise one bad line stops the import
@@ -140,14 +140,13 @@ def import_edits(
         again: add the edits even where this source has been imported before.
 
     Raises:
-        InvalidEdit: a line is bad and ``skip_bad`` is off; or a batch holds an edit that cannot be
-            added (a taken id, a conflict with the policy ``reject``), and ``skip_bad`` is off: the
-            batches before it stay added, and the message names the line.
-        MemoryFileError: the file cannot be written; the batches before stay added.
+        InvalidEdit: a line is bad, or an id is taken, and ``skip_bad`` is off.
+        EditConflict: a line conflicts, the policy is ``reject``, and ``skip_bad`` is off.
+        MemoryFileError: the file cannot be written. The batches before stay added, as above.
     """
     report = ImportReport(total=len(source.lines), errors=source.errors)
     if report.errors and not skip_bad:
-        raise InvalidEdit(describe_errors(report.errors, report.total))
+        raise InvalidEdit(_describe(report.errors, report.total))
     mark = f"import:{source.fingerprint}"
     start = 0 if again else memory.import_progress(namespace, mark)
     report.skipped = report.done = min(start, report.total)
@@ -202,7 +201,7 @@ def dry_run(
     return report
 
 
-def describe_errors(errors: Sequence[LineError], total: int, shown: int = 20) -> str:
+def _describe(errors: Sequence[LineError], total: int, shown: int = 20) -> str:
     """The bad lines as one message."""
     lines = "\n".join(f"line {error.line}: {error.message}" for error in errors[:shown])
     more = f"\nand {len(errors) - shown:,} more" if len(errors) > shown else ""

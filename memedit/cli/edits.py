@@ -111,12 +111,16 @@ def add(
     if as_json:
         print_json(record_mapping(record))
         return
+    _say_added(record, is_there=record.edit.id != edit.id)
+
+
+def _say_added(record: EditRecord, *, is_there: bool) -> None:
     say(f"{record.edit.id}  {record.edit.statement}")
     for old in record.supersedes:
         say(f"supersedes {old}")
     for warning in record.warnings:
         say(warning)
-    if record.edit.id != edit.id:
+    if is_there:
         say("this fact was there already; nothing was added")
     if missing := record.edit.missing_for_weights:
         say(
