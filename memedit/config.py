@@ -45,7 +45,7 @@ class MemoryConfig:
 
     path: Path = field(default_factory=lambda: data_folder() / "memory.sqlite3")
     namespace: str = "default"
-    index: str = "flat"
+    index: str = "auto"
 
 
 @with_config(_STRICT)

@@ -46,6 +46,7 @@ from memedit.errors import (
     MemoryFileVersion,
 )
 from memedit.indexes import check_kind, make_index
+from memedit.indexes.growing import GrowingIndex
 from memedit.journal import Event, Journal, Transaction
 from memedit.lexicon import Mention, SubjectLexicon
 from memedit.planning import (
@@ -61,6 +62,7 @@ from memedit.planning import (
     texts_compared,
 )
 from memedit.protocols import Candidate, EditRecord, Encoder, Index, State, Vectors
+from memedit.snapshots import LEAST, Restored, Snapshots
 from memedit.timeline import Timeline, stored_edit
 
 DEFAULT_NAMESPACE = "default"
@@ -171,7 +173,7 @@ class EditMemory:
         path: str | os.PathLike[str],
         encoder: Encoder,
         *,
-        index: str = "flat",
+        index: str = "auto",
         reencode: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -187,8 +189,10 @@ class EditMemory:
         self._waiting_lock = threading.Lock()
         self._commit_lock = threading.Lock()
         self._opened = False
+        self._closed = False
         self._clock = clock
         self._journal = Journal(path, clock=clock)
+        self._snapshots = Snapshots(self._journal.path, index, encoder.name)
         try:
             if reencode:
                 self._reencode()
@@ -722,11 +726,16 @@ class EditMemory:
         """
         self._reencode()
         with self._lock:
+            self._snapshots.forget()
             self._timeline = Timeline()
             self._namespaces = {}
             self._position = 0
             self._version = None
             self.refresh()
+            for space in self._namespaces.values():
+                if isinstance(space.index, GrowingIndex):
+                    space.index.wait()
+            self._save_snapshots()
             return len(self)
 
     def stats(self) -> dict[str, Any]:
@@ -755,7 +764,17 @@ class EditMemory:
     # closing
 
     def close(self) -> None:
-        """Closes the file; harmless when it is closed already. The encoder stays as it is."""
+        """Closes the file; harmless when it is closed already. The encoder stays as it is.
+
+        Large indexes are saved beside it where they have changed, for the next start.
+        """
+        with self._lock:
+            if not self._closed:
+                self._save_snapshots()
+            self._closed = True
+            for space in self._namespaces.values():
+                if isinstance(space.index, GrowingIndex):
+                    space.index.close()
         self._journal.close()
 
     def __enter__(self) -> Self:
@@ -768,6 +787,16 @@ class EditMemory:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _save_snapshots(self) -> None:
+        """Saves what is worth it, as it was last read; the caller has the lock."""
+        first = next(iter(self._timeline.records.values()), None)
+        if first is None:
+            return
+        stamp = self._snapshots.stamp(first, self._position)
+        for name, space in self._namespaces.items():
+            if space.index is not None:
+                self._snapshots.save(name, space.index, space.lexicon, stamp)
 
     # writing events
 
@@ -987,18 +1016,28 @@ class EditMemory:
             return False
         self._version = None
         changed = self._timeline.advance(now)
-        while events := self._journal.read_since(self._position, _CHUNK):
+        position = self._position
+        while events := self._journal.read_since(position, _CHUNK):
             self._timeline.read(events)
             self._timeline.advance(now)
-            self._settle(known)
-            self._position = events[-1].position
+            position = events[-1].position
             changed = True
-        self._settle(known)
+            if self._opened:
+                self._settle(known)
+                self._position = position
+        # While it is being opened all is taken up at once, so that a snapshot may serve.
+        self._settle(known, position)
+        self._position = position
         self._version = version  # only now: a failure above has to show again at the next look
         return changed
 
-    def _settle(self, known: Mapping[int, Vectors]) -> None:
-        """Brings the namespaces to what the timeline says. May be repeated after it failed."""
+    def _settle(self, known: Mapping[int, Vectors], position: int | None = None) -> None:
+        """Brings the namespaces to what the timeline says. May be repeated after it failed.
+
+        Args:
+            known: vectors of new edits.
+            position: how far the journal has been read, where a snapshot may serve.
+        """
         coming: dict[str, list[EditRecord]] = {}
         going: dict[str, list[EditRecord]] = {}
         records = self._timeline.settle()
@@ -1010,11 +1049,20 @@ class EditMemory:
             elif record.state != "active" and is_held:
                 going.setdefault(record.namespace, []).append(record)
         # All that can fail comes before the first change of a namespace.
-        vectors = self._vectors([r for some in coming.values() for r in some], known)
+        restored = {name: self._restored(name, some, position) for name, some in coming.items()}
+        vectors = self._vectors(
+            [
+                record
+                for name, some in coming.items()
+                for record in some
+                if (held := restored[name]) is None or record.position in held.missing
+            ],
+            known,
+        )
         for name, some in going.items():
             self._let_go(self._namespaces[name], some)
         for name, some in coming.items():
-            self._take_up(self._namespaces[name], some, vectors)
+            self._take_up(self._namespaces[name], some, vectors, restored[name])
         for record in records:
             space = self._namespaces[record.namespace]
             if record.position in space.active:
@@ -1065,16 +1113,38 @@ class EditMemory:
         if space.index is not None:
             space.index.remove(np.array([record.position for record in records], dtype=np.int64))
 
+    def _restored(
+        self, namespace: str, records: Sequence[EditRecord], position: int | None
+    ) -> Restored | None:
+        """A namespace from its snapshot, where it has nothing yet and there is a good one."""
+        if position is None or self._namespaces[namespace].active or len(records) < LEAST:
+            return None
+        (row,) = self._vectors(records[:1]).values()
+        first = next(iter(self._timeline.records.values()))
+        active = {record.position: record for record in records}
+        stamp = self._snapshots.stamp(first, position)
+        return self._snapshots.load(namespace, len(row), active, stamp)
+
     def _take_up(
-        self, space: _Namespace, records: Sequence[EditRecord], vectors: Mapping[int, Vectors]
+        self,
+        space: _Namespace,
+        records: Sequence[EditRecord],
+        vectors: Mapping[int, Vectors],
+        restored: Restored | None,
     ) -> None:
         records = sorted(records, key=lambda record: record.position)
-        rows = np.stack([vectors[record.position] for record in records])
-        if space.index is None:
-            space.index = make_index(self._index_kind, rows.shape[1])
-        space.index.add(np.array([record.position for record in records], dtype=np.int64), rows)
+        lacking = [record.position for record in records if record.position in vectors]
+        if restored is not None:
+            space.index, space.lexicon = restored.index, restored.lexicon
+            lacking = [position for position in lacking if position in restored.missing]
+        if lacking:
+            rows = np.stack([vectors[position] for position in lacking])
+            if space.index is None:
+                space.index = make_index(self._index_kind, rows.shape[1])
+            space.index.add(np.array(lacking, dtype=np.int64), rows)
         for record in records:
-            space.lexicon.add(record.position, record.edit.names)
+            if restored is None:
+                space.lexicon.add(record.position, record.edit.names)
             space.answers.add(record)
             space.active[record.position] = record
 
