@@ -330,7 +330,10 @@ class Runner:
         return lines
 
     def _latency(self, method: Method) -> None:
-        """Times single prompts, from the prompt to the answer, none of them remembered."""
+        """Times single prompts to the first token of the answer, none of them remembered.
+
+        To the first token: the end of an answer comes the sooner the shorter it is.
+        """
         if not self._settings.latency:
             return
         group = self._plan.pools[0].groups[0]
@@ -348,7 +351,7 @@ class Runner:
         self._seconds[method.name]["latency"] = seconds[1:]
 
     def _generate(self, prompts: Sequence[AnyPrompt]) -> Any:
-        return self._engine.generate(prompts, self._settings.max_tokens)
+        return self._engine.generate(prompts, 1)
 
     def _timings(self) -> dict[str, Any]:
         """What things cost, by method."""
