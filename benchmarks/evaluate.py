@@ -2,11 +2,14 @@
 
     python benchmarks/evaluate.py run NAME -- counterfact --split dev --limit 500 ...
     python benchmarks/evaluate.py table NAME
+    python benchmarks/evaluate.py apart
 
 ``run`` writes benchmarks/results/evaluate_NAME.json: the command, the whole report, what things
 cost, the machine, the versions and the time it took. A run that was stopped goes on when the same
 command is given again: its folder is runs/NAME. ``table`` prints what other frameworks print
-beside what is generated, from that file, as docs/measures.md shows it.
+beside what is generated, from that file, as docs/measures.md shows it. ``apart`` counts the probes
+that are about another case's live edit, with whole datasets live, and writes
+benchmarks/results/apart.json; it asks no model.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,6 +47,18 @@ OTHERS = [
     ("locality", "prefers", "CounterFact neighbourhood (NS)", "P(true) > P(new)"),
 ]  # fmt: skip
 """What others print: our measure, the name in the report, their name, what it computes."""
+
+
+WHOLE = [
+    ("counterfact", "dev"),
+    ("counterfact", "all"),
+    ("mquake", "all"),
+    ("knowedit", "all"),
+    ("zsre", "all"),
+    ("conflictedit", "coverage"),
+    ("roundedit", "all"),
+]
+"""What ``apart`` looks at."""
 
 
 def run(name: str, options: Sequence[str]) -> None:
@@ -72,6 +88,37 @@ def table(name: str) -> None:
     """Prints theirs and ours, by method, as Markdown."""
     report = json.loads(_file(name).read_text(encoding="utf-8"))["report"]
     print("\n".join(_lines(report)))
+
+
+def apart() -> None:
+    """Counts what the rules of memedit.evaluation.interference set apart in whole datasets."""
+    from memedit.evaluation import datasets
+    from memedit.evaluation.interference import apart as set_apart
+
+    found = {}
+    for name, split in WHOLE:
+        cases = datasets.load(name, split).cases
+        probes = {case.id: case.probes for case in cases}
+        reasons = set_apart(cases)
+        counts = Counter(
+            f"{probes[case][place].measure}, {probes[case][place].kind}: {reason}"
+            for (case, place), reason in reasons.items()
+        )
+        found[f"{name} {split}"] = {
+            "cases": len(cases),
+            "cases with a probe apart": len({case for case, _ in reasons}),
+            "probes": dict(counts),
+        }
+        print(f"{name} {split}: {sum(counts.values())} probes apart")
+    content = {
+        "question": "How many probes are about another case's edit when whole datasets are live?",
+        "command": "python benchmarks/evaluate.py apart",
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "commit": _output("git", "rev-parse", "HEAD"),
+        "datasets": found,
+    }
+    text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+    (RESULTS / "apart.json").write_text(text, encoding="utf-8")
 
 
 def _lines(report: Mapping[str, Any]) -> Iterator[str]:
@@ -119,11 +166,14 @@ def main() -> None:
     running.add_argument("options", nargs="+", help="after --, those of memedit evaluate")
     printing = commands.add_parser("table", help="print theirs beside ours, as Markdown")
     printing.add_argument("name")
+    commands.add_parser("apart", help="count the probes that are set apart")
     args = parser.parse_args()
     if args.command == "run":
         run(args.name, args.options)
-    else:
+    elif args.command == "table":
         table(args.name)
+    else:
+        apart()
 
 
 if __name__ == "__main__":
