@@ -116,8 +116,7 @@ def rate(by_case: Sequence[Sequence[bool]], seed: int = 0) -> Rate:
         return Rate(0, 0, None, None, None)
     count = int(hits.sum())
     if count in (0, n):
-        open_end = (1 - CONFIDENCE) / 2
-        margin = 1 - open_end ** (1 / len(hits))
+        margin = _unseen(len(hits))
         low, high = (0.0, margin) if count == 0 else (1 - margin, 1.0)
         return Rate(count, n, count / n, low, high)
     low, high = _ends(_ratios(hits, sizes, seed))
@@ -140,9 +139,12 @@ def mean(by_case: Sequence[Sequence[float]], seed: int = 0) -> Mean:
 
 
 def difference(
-    first: Sequence[Sequence[float]], second: Sequence[Sequence[float]], seed: int = 0
+    first: Sequence[Sequence[bool]], second: Sequence[Sequence[bool]], seed: int = 0
 ) -> Difference:
-    """How much higher the second rate or mean is; the bootstrap draws the same cases for both.
+    """How much higher the second rate is; the bootstrap draws the same cases for both.
+
+    Where the difference is the same in every case, its ends are those that as many other cases
+    would give as the exact interval leaves room for, each at its worst.
 
     Args:
         first: verdicts per case.
@@ -158,6 +160,9 @@ def difference(
     hits_b, sizes_b = _sums([b for _, b in pairs])
     value = float(hits_b.sum() / sizes_b.sum() - hits_a.sum() / sizes_a.sum())
     low, high = _ends(_ratios(hits_b, sizes_b, seed) - _ratios(hits_a, sizes_a, seed))
+    if low == high:
+        margin = _unseen(len(pairs))
+        low, high = value - margin * (1 + value), value + margin * (1 - value)
     return Difference(len(pairs), value, low, high)
 
 
@@ -180,6 +185,11 @@ def _ratios(
         drawn = random.multinomial(len(sums), even, size=size).astype(np.float64)
         blocks.append((drawn @ sums) / (drawn @ sizes))
     return np.concatenate(blocks)
+
+
+def _unseen(cases: int) -> float:
+    """The largest share of other cases of which so many would show none, at 97.5 %."""
+    return float(1 - ((1 - CONFIDENCE) / 2) ** (1 / cases))
 
 
 def _ends(values: _Values) -> tuple[float, float]:

@@ -175,6 +175,13 @@ def check_difference(m: ModuleType) -> None:
     assert m.difference([[True, False], [False]], [[True], [True]]).difference == approx(2 / 3)
     assert m.difference([[False], [True, False]], [[True], [True]]).difference == approx(2 / 3)
     assert m.difference([], []).n == 0
+    # The same difference in all three cases: 0.7076 of others at most, each at its worst.
+    better = m.difference([[False]] * 3, [[True]] * 3)
+    assert (better.low, better.high) == (approx(1 - 2 * 0.70760, abs=1e-5), approx(1))
+    worse = m.difference([[True]] * 3, [[False]] * 3)
+    assert (worse.low, worse.high) == (approx(-1), approx(2 * 0.70760 - 1, abs=1e-5))
+    equal = m.difference([[True]] * 3, [[True]] * 3)
+    assert (equal.low, equal.high) == (approx(-0.70760, abs=1e-5), approx(0.70760, abs=1e-5))
     assert m.difference([[True], [], [True]], [[True], [True], [False]]) == found
     assert found.to_mapping() == {"n": 2, "difference": -0.5, "low": -1.0, "high": 0.0}
     try:
