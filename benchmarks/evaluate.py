@@ -6,10 +6,10 @@
 
 ``run`` writes benchmarks/results/evaluate_NAME.json: the command, the whole report, what things
 cost, the machine, the versions and the time it took. A run that was stopped goes on when the same
-command is given again: its folder is runs/NAME. ``table`` prints what other frameworks print
-beside what is generated, from that file, as docs/measures.md shows it. ``apart`` counts the probes
-that are about another case's live edit, with whole datasets live, and writes
-benchmarks/results/apart.json; it asks no model.
+command is given again: its folder is runs/NAME. ``table`` prints, from that file and with the most
+edits live, what other frameworks print beside what is generated, as docs/measures.md shows it.
+``apart`` counts the probes that are about another case's live edit, with whole datasets live, and
+writes benchmarks/results/apart.json; it asks no model.
 """
 
 from __future__ import annotations
@@ -122,7 +122,8 @@ def apart() -> None:
 
 
 def _lines(report: Mapping[str, Any]) -> Iterator[str]:
-    results = report["results"]
+    largest = max(result["live_edits"] for result in report["results"])
+    results = [result for result in report["results"] if result["live_edits"] == largest]
     methods = " | ".join(f"{result['method']}: theirs / ours" for result in results)
     yield f"| theirs | what it computes | ours | {methods} |"
     yield "|---|---|---|" + "---|" * len(results)
