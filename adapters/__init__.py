@@ -5,6 +5,7 @@
     vllm_local.py           engine: vllm.LLM in process, for batches
     openai_http.py          engine: any server with OpenAI's API
     transformers_local.py   engine: a transformers model in process, with its weights
+    _described.py           what every engine says of itself
     _tokens.py              what engines that tokenize for themselves share
 
 A new engine is a file here, a line in :data:`ENGINES` and the docs' line; what an engine promises

@@ -12,11 +12,12 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import httpx
 
 from memedit.adapters import _tokens
+from memedit.adapters._described import Described
 from memedit.errors import ConfigError, InvalidInput, UpstreamError
 from memedit.prompt import ChatPrompt, TextPrompt
 from memedit.protocols import Capability, Generation, Scored
@@ -31,7 +32,7 @@ _TOO_LONG = re.compile(
 )
 
 
-class OpenAIHTTP:
+class OpenAIHTTP(Described):
     """A language model behind ``/v1/chat/completions`` and ``/v1/completions``.
 
     Making one asks the server for its models, where none is named, and puts two small requests to
@@ -98,26 +99,6 @@ class OpenAIHTTP:
             "headers": {k: v if k.startswith("x-memedit-") else "set" for k, v in own.items()},
             "body": dict(self._body),
         }
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    @property
-    def name(self) -> str:
-        """The model, without its folder."""
-        return self._name
-
-    @property
-    def capabilities(self) -> frozenset[Capability]:
-        """Answers, and what the server was found to do when the engine was made."""
-        return self._capabilities
-
-    def describe(self) -> Mapping[str, Any]:
-        """Model, versions and options; a server does not tell its data type."""
-        return dict(self._description)
 
     def generate(self, prompts: Sequence[Any], max_tokens: int) -> list[Generation]:
         """Greedy answers; see :class:`memedit.protocols.Engine`."""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
-from typing import Any, Self
+from typing import Any
 
 from memedit.adapters import _tokens
+from memedit.adapters._described import Described
 from memedit.errors import InvalidInput, MissingDependency, Unsupported
 from memedit.protocols import Capability, Generation, Scored
 
 _WEIGHTS: frozenset[Capability] = frozenset({"weights"})
 
 
-class TransformersLocal:
+class TransformersLocal(Described):
     """A language model in transformers, in this process.
 
     Prompts run in padded batches of similar length. Which prompts share one follows from their
@@ -79,26 +80,6 @@ class TransformersLocal:
             "max_model_len": self._limit,
             "batch_size": batch_size,
         }
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    @property
-    def name(self) -> str:
-        """The model, without its folder."""
-        return self._name
-
-    @property
-    def capabilities(self) -> frozenset[Capability]:
-        """Answers, scores and weights, and chats where the model has a template."""
-        return self._capabilities
-
-    def describe(self) -> Mapping[str, Any]:
-        """Model, versions, data type and the options that change answers."""
-        return dict(self._description)
 
     def generate(self, prompts: Sequence[Any], max_tokens: int) -> list[Generation]:
         """Greedy answers; see :class:`memedit.protocols.Engine`.

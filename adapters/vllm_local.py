@@ -12,19 +12,20 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, Self
+from typing import Any
 
 from memedit.adapters import _tokens
+from memedit.adapters._described import Described
 from memedit.adapters.vllm_server import environment, on_cpu
 from memedit.config import Config
 from memedit.errors import InvalidInput, Unsupported, UpstreamError
-from memedit.protocols import Capability, Generation, Scored
+from memedit.protocols import Generation, Scored
 
 # Of the CPU build: vLLM counts all of the machine's memory as the accelerator's.
 _CPU_MEMORY = 0.25
 
 
-class VLLMLocal:
+class VLLMLocal(Described):
     """A language model in vLLM, in this process.
 
     While it is made, variables that only vLLM reads are set in the environment, and they are as
@@ -90,26 +91,6 @@ class VLLMLocal:
             "max_num_seqs": max_num_seqs,
             "seed": seed,
         }
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    @property
-    def name(self) -> str:
-        """The model, without its folder."""
-        return self._name
-
-    @property
-    def capabilities(self) -> frozenset[Capability]:
-        """Answers and scores, and chats where the model has a template."""
-        return self._capabilities
-
-    def describe(self) -> Mapping[str, Any]:
-        """Model, versions, data type and the options that change answers."""
-        return dict(self._description)
 
     def generate(self, prompts: Sequence[Any], max_tokens: int) -> list[Generation]:
         """Greedy answers; see :class:`memedit.protocols.Engine`.
