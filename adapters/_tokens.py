@@ -41,6 +41,8 @@ def capabilities(tokenizer: Any) -> frozenset[Capability]:
         can.add("score")  # only these tell where in the text a token stands
     if getattr(tokenizer, "chat_template", None):
         can.add("chat")
+        if "score" in can:
+            can.add("score_chats")
     return frozenset(can)
 
 

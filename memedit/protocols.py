@@ -146,8 +146,9 @@ class Scored:
     predicted: tuple[int, ...]
 
 
-Capability = Literal["generate", "score", "chat", "weights"]
-"""What an engine can do: answer; rate a given text; render chats; expose its weights."""
+Capability = Literal["generate", "score", "chat", "score_chats", "weights"]
+"""What an engine can do: answer; rate what follows a text; take chats; rate what follows a chat;
+expose its weights."""
 
 
 class Encoder(Protocol):

@@ -247,7 +247,8 @@ class Runner:
         transcript: Transcript,
     ) -> None:
         """Rates the first cases' targets by teacher forcing, under the prompts as sent."""
-        if not self._settings.forced or "score" not in self._engine.capabilities:
+        needed = "score_chats" if self._settings.surface == "chat" else "score"
+        if not self._settings.forced or needed not in self._engine.capabilities:
             return
         taken = {case.id for case in self._plan.cases[: self._settings.forced]}
         wanted = [

@@ -211,3 +211,20 @@ def test_missing_data_is_named_and_the_rest_is_run(tmp_path: Path) -> None:
     done = run([*argv, "--data", str(tmp_path)])
     assert done.returncode == 1
     assert str(tmp_path) in done.stderr
+
+
+@pytest.mark.vllm
+def test_any_server_with_the_openai_api_can_be_the_model(
+    file: Path, tmp_path: Path, vllm_server: Any
+) -> None:
+    out = tmp_path / "served"
+    argv = [sys.executable, "-m", "memedit", "evaluate", "counterfact", "--path", str(file)]
+    options = ["--limit", "2", "--method", "none,memory", "--max-tokens", "8", "--out", str(out)]
+    done = run([*argv, *options, "--base-url", vllm_server.plain])
+    assert done.returncode == 0, done.stderr
+    found = report(out)
+    assert found["run"]["engine"]["engine"] == "openai"
+    assert found["run"]["engine"]["deterministic"] is False
+    assert {result["method"] for result in found["results"]} == {"none", "memory"}
+    for row in rows(out):
+        assert all(probe["output"] for probe in row["probes"])
