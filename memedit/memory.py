@@ -1017,16 +1017,17 @@ class EditMemory:
         self._version = None
         changed = self._timeline.advance(now)
         position = self._position
+        # A snapshot serves whoever takes up all at once; without one that would only take room.
+        restoring = not self._opened and self._snapshots.exist()
         while events := self._journal.read_since(position, _CHUNK):
             self._timeline.read(events)
             self._timeline.advance(now)
             position = events[-1].position
             changed = True
-            if self._opened:
+            if not restoring:
                 self._settle(known)
                 self._position = position
-        # While it is being opened all is taken up at once, so that a snapshot may serve.
-        self._settle(known, position)
+        self._settle(known, position if restoring else None)
         self._position = position
         self._version = version  # only now: a failure above has to show again at the next look
         return changed

@@ -63,6 +63,10 @@ class Snapshots:
         # What a namespace's last snapshot is of, and how many edits it holds.
         self._saved: dict[str, tuple[str, int]] = {}
 
+    def exist(self) -> bool:
+        """Whether any namespace has one."""
+        return any(self._folder.glob("*.index"))
+
     def load(
         self, namespace: str, dim: int, active: Mapping[int, EditRecord], stamp: Stamp
     ) -> Restored | None:
