@@ -25,8 +25,6 @@ import os
 import platform
 import random
 import re
-import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -37,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from setting import commit, read
 
 from memedit import conflicts
 from memedit.conflicts import (
@@ -115,14 +114,6 @@ class Data:
 
 def plain(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.casefold()))
-
-
-def read(data: Path, name: str) -> Any:
-    """The records of one file of the data folder."""
-    path = data / name
-    if not path.is_file():
-        sys.exit(f"{path} is not there: name the data folder with --data or MEMEDIT_DATA")
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def load(folder: Path) -> Data:
@@ -485,9 +476,7 @@ def report(folder: Path, seed: int, encoder: SentenceEncoder) -> dict[str, Any]:
         "command": f"python benchmarks/conflicts.py report --seed {seed}",
         "seed": seed,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-        ).stdout.strip(),
+        "commit": commit(),
         "machine": {"cores": os.cpu_count(), "system": platform.platform()},
         "versions": {
             "python": platform.python_version(),

@@ -27,6 +27,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from setting import commit, cpu
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -73,9 +75,9 @@ def run(name: str, options: Sequence[str]) -> None:
         "question": "How do memedit and its baselines score, and what do they cost?",
         "command": f"memedit evaluate {' '.join(options)}",
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "commit": _output("git", "rev-parse", "HEAD"),
+        "commit": commit(),
         "seconds": round(time.monotonic() - started, 1),
-        "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "python": platform.python_version()},
+        "machine": {"cpu": cpu(), "cores": os.cpu_count(), "python": platform.python_version()},
         "report": json.loads((folder / "report.json").read_text(encoding="utf-8")),
         "timings": json.loads((folder / "timings.json").read_text(encoding="utf-8")),
     }
@@ -114,7 +116,7 @@ def apart() -> None:
         "question": "How many probes are about another case's edit when whole datasets are live?",
         "command": "python benchmarks/evaluate.py apart",
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "commit": _output("git", "rev-parse", "HEAD"),
+        "commit": commit(),
         "datasets": found,
     }
     text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
@@ -142,19 +144,6 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
 
 def _file(name: str) -> Path:
     return RESULTS / f"evaluate_{name}.json"
-
-
-def _output(*argv: str) -> str:
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip()
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "")
 
 
 def main() -> None:

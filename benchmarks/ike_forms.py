@@ -27,7 +27,6 @@ import platform
 import random
 import re
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -39,6 +38,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from setting import commit, cpu, read
 
 from memedit.edits import Edit, structured
 from memedit.errors import InvalidEdit
@@ -227,14 +227,6 @@ def share(count: int, n: int) -> dict[str, Any]:
     return {"count": count, "n": n, "percent": percent, "interval": wilson(count, n)}
 
 
-def read(data: Path, name: str) -> Any:
-    """The records of one file of the data folder."""
-    path = data / name
-    if not path.is_file():
-        sys.exit(f"{path} is not there: name the data folder with --data or MEMEDIT_DATA")
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def counterfact(
     data: Path, split: str, limit: int, seed: int
 ) -> tuple[list[Case], list[Case], list[Case]]:
@@ -324,15 +316,6 @@ def line(name: str, row: dict[str, Any]) -> str:
     return f"{name:36} {counts}, +{row['added tokens']} tokens, {row['median seconds']} s"
 
 
-def cpu() -> str:
-    """The processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((one.split(":")[1].strip() for one in lines if "model name" in one), "")
-
-
 def versions() -> dict[str, str]:
     """Python and the packages that figures depend on, as installed."""
     found = {"python": platform.python_version()}
@@ -342,14 +325,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def commit() -> str:
-    """The commit that is checked out."""
-    done = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip()
 
 
 def main() -> None:

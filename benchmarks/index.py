@@ -37,6 +37,7 @@ from typing import Any
 import faiss
 import numpy as np
 from numpy.typing import NDArray
+from setting import commit, cpu, read
 
 from memedit.encoders import SentenceEncoder
 from memedit.indexes import make_index
@@ -96,13 +97,6 @@ def _means(rows: Vectors, group: Ids) -> Vectors:
     np.add.at(sums, group, rows)
     means: Vectors = sums / np.maximum(np.bincount(group), 1)[:, None].astype(np.float32)
     return means
-
-
-def read(data: Path, name: str) -> Any:
-    path = data / name
-    if not path.is_file():
-        sys.exit(f"{path} is not there: name the data folder with --data or MEMEDIT_DATA")
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def templates_and_subjects(data: Path) -> tuple[list[str], list[str]]:
@@ -406,19 +400,14 @@ def of_size(
 
 
 def about(given: Any) -> dict[str, Any]:
-    def git(*args: str) -> str:
-        done = subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=False)
-        return done.stdout.strip()
-
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     return {
         "question": (__doc__ or "").splitlines()[0],
         "command": f"python benchmarks/index.py --seed {given.seed} --real {given.real}",
         "seed": given.seed,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": git("rev-parse", "HEAD"),
+        "commit": commit(),
         "machine": {
-            "cpu": next((line.split(":")[1].strip() for line in lines if "model name" in line), ""),
+            "cpu": cpu(),
             "cores": os.cpu_count(),
             "system": platform.platform(),
             "load average": [round(value, 1) for value in os.getloadavg()],

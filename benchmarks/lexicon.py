@@ -18,8 +18,6 @@ import os
 import platform
 import random
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -28,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from setting import commit, cpu, read
 
 from memedit.lexicon import SubjectLexicon
 
@@ -41,13 +40,6 @@ PASSES = 5
 CHUNK = 10_000
 IN_A_PATTERN = 10_000
 SHARING = 100_000
-
-
-def read(data: Path, name: str) -> Any:
-    path = data / name
-    if not path.is_file():
-        sys.exit(f"{path} is not there: name the data folder with --data or MEMEDIT_DATA")
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def subjects_of(data: Path) -> list[str]:
@@ -199,19 +191,14 @@ def baselines(names: Sequence[str], texts: Sequence[str]) -> dict[str, Any]:
 
 
 def about(given: Any) -> dict[str, Any]:
-    def git(*args: str) -> str:
-        done = subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=False)
-        return done.stdout.strip()
-
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     return {
         "question": (__doc__ or "").splitlines()[0],
         "command": f"python benchmarks/lexicon.py --subjects {given.subjects} --seed {given.seed}",
         "seed": given.seed,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": git("rev-parse", "HEAD"),
+        "commit": commit(),
         "machine": {
-            "cpu": next((line.split(":")[1].strip() for line in lines if "model name" in line), ""),
+            "cpu": cpu(),
             "cores": os.cpu_count(),
             "system": platform.platform(),
             "load average": [round(value, 1) for value in os.getloadavg()],

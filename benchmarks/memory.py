@@ -18,7 +18,6 @@ import os
 import platform
 import random
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from setting import commit
 
 from memedit.edits import Edit, structured
 from memedit.encoders import SentenceEncoder
@@ -175,9 +175,7 @@ def main() -> None:
         f"--seed {given.seed}",
         "seed": given.seed,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-        ).stdout.strip(),
+        "commit": commit(),
         "machine": {"cores": os.cpu_count(), "system": platform.platform()},
         "versions": {
             "python": platform.python_version(),

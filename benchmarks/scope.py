@@ -21,7 +21,6 @@ import json
 import os
 import platform
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -34,6 +33,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from setting import commit, cpu, read
 
 from memedit.edits import Edit, sentence, structured
 from memedit.errors import InvalidEdit
@@ -140,14 +140,6 @@ def part_of(subject: str, fit: float, hold: float) -> str:
     digest = hashlib.sha256(" ".join(subject.casefold().split()).encode()).digest()
     share = int.from_bytes(digest[:8]) / 2**64
     return "fit" if share < fit else "hold" if share < fit + hold else "report"
-
-
-def read(data: Path, name: str) -> Any:
-    """The records of one file of the data folder."""
-    path = data / name
-    if not path.is_file():
-        sys.exit(f"{path} is not there: name the data folder with --data or MEMEDIT_DATA")
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _plain(text: str) -> str:
@@ -630,8 +622,8 @@ def report(data: Path, seed: int, encoder: MiniLM) -> dict[str, Any]:
         "command": f"python benchmarks/scope.py report --seed {seed}",
         "seed": seed,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _git("rev-parse", "HEAD"),
-        "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "system": platform.platform()},
+        "commit": commit(),
+        "machine": {"cpu": cpu(), "cores": os.cpu_count(), "system": platform.platform()},
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("numpy", "torch", "sentence-transformers")},
@@ -653,19 +645,6 @@ def write(path: Path, data: dict[str, Any]) -> None:
     """JSON with a line break at the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _git(*args: str) -> str:
-    done = subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip()
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "")
 
 
 def show(results: dict[str, Any]) -> None:
