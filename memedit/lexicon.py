@@ -26,7 +26,7 @@ import struct
 import sys
 import unicodedata
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Self
@@ -179,6 +179,12 @@ class SubjectLexicon:
     def positions(self) -> list[int]:
         """Every position that names are known under, in no order."""
         return list(self._of)
+
+    def items(self) -> Iterator[tuple[int, tuple[str, ...]]]:
+        """Each position with its names in normal form, in no order."""
+        for position, held in self._of.items():
+            keys = (held,) if isinstance(held, str) else held
+            yield position, tuple(key.removeprefix(_EXACT) for key in keys)
 
     def to_bytes(self) -> bytes:
         """All of it for :meth:`from_bytes`, which takes about half as long as adding it anew."""

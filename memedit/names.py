@@ -1,0 +1,93 @@
+"""Whom a text names: by a name as it is known, or by a variant of it.
+
+:class:`Names` puts the subject lexicon and the index of variants together: what both find in a
+text is what scope is decided among, before anything is encoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from memedit.lexicon import Mention, SubjectLexicon
+from memedit.variants import VariantIndex
+
+VARIANTS = 8
+"""Most edits whose subject a text is taken to name by a variant."""
+
+SCANNED = 20_000
+"""So many characters of a text are searched for variants; names as they are known, in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """An edit's subject in a text.
+
+    Attributes:
+        position: of the edit.
+        start, end: ``text[start:end]`` names it.
+        likeness: how like the name this is (:data:`memedit.variants.FEATURES`); ``None`` where it
+            is the name.
+    """
+
+    position: int
+    start: int
+    end: int
+    likeness: tuple[float, ...] | None = None
+
+
+class Names:
+    """The names of edits, and the texts that name them. Not thread-safe.
+
+    Args:
+        lexicon: the names as they are known; those in it already are taken over. The index of
+            variants is built from it when it is first needed.
+    """
+
+    __slots__ = ("_variants", "lexicon")
+
+    def __init__(self, lexicon: SubjectLexicon | None = None) -> None:
+        self.lexicon = lexicon or SubjectLexicon()
+        self._variants: VariantIndex | None = None
+
+    def add(self, position: int, names: Iterable[str]) -> None:
+        """Makes these names lead to the edit at ``position``."""
+        kept = tuple(names)
+        self.lexicon.add(position, kept)
+        if self._variants is not None:
+            self._variants.add(position, kept)
+
+    def remove(self, position: int) -> None:
+        """Forgets the names of this position; nothing happens where there are none."""
+        self.lexicon.remove(position)
+        if self._variants is not None:
+            self._variants.remove(position)
+
+    @property
+    def variants(self) -> VariantIndex:
+        """The index of variants; the first use takes some seconds a million names."""
+        if self._variants is None:
+            self._variants = VariantIndex()
+            for position, names in self.lexicon.items():
+                self._variants.add(position, names)
+        return self._variants
+
+    def find(self, text: str) -> list[Named]:
+        """Each edit whose subject the text names, once: known names first, then the likeliest."""
+        whole: dict[int, Mention] = {}
+        longer: dict[int, Mention] = {}
+        for mention in self.lexicon.find(text):
+            into = longer if mention.within_longer_name else whole
+            for position in mention.positions:
+                known = into.setdefault(position, mention)
+                if mention.end - mention.start > known.end - known.start:
+                    into[position] = mention
+        found = [Named(position, m.start, m.end) for position, m in whole.items()]
+        part = text[:SCANNED]
+        spans = {(m.start, m.end) for m in whole.values()}
+        likely = self.variants.find(part, spans, longer.keys() - whole.keys())
+        found += [
+            Named(v.position, v.start, v.end, v.features)
+            for v in [v for v in likely if v.position not in whole][:VARIANTS]
+        ]
+        return found

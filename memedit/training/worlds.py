@@ -1,0 +1,274 @@
+"""The data that scope is trained and measured on: edits that are live together, and texts.
+
+Every set is split by subject into ``fit``, ``hold`` and ``report``. ``fit`` gives the weights;
+``hold`` gives the calibration and every threshold, and nothing else; ``report`` is measured on.
+CounterFact's train.json, without the subjects of dev.json, is ``fit`` and ``hold``, its dev.json
+is ``report``; of the other sets 35 / 15 / 50 % of the subjects. In a world all edits of a set are
+live, and the texts are those of one part.
+
+In scope by rule: a CounterFact prompt that names the subject of a live edit and whose record has
+that edit's relation, told by its ParaRel pattern. Two edits of one subject and one relation are
+twins, and either is right.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from memedit.edits import Edit, sentence, structured
+from memedit.errors import InvalidEdit, InvalidInput
+from memedit.evaluation.datasets.parts import PARTS, Part, part_of
+from memedit.names import Names
+from memedit.protocols import Candidate
+
+COUNTERFACT_FIT, COUNTERFACT_HOLD = 0.85, 0.15
+"""Shares of the subjects of CounterFact's train.json."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One text: the edits it is about, and those it may fire on without being counted."""
+
+    query: str
+    kind: str
+    right: frozenset[int] = frozenset()
+    exempt: frozenset[int] = frozenset()
+
+
+@dataclass(slots=True)
+class World:
+    """Edits that are live together, and the texts put to them.
+
+    Attributes:
+        name: of the set and the part.
+        edits: the live edits; cases name them by their place here.
+        relations: of each edit the names of its relation, where the set tells; else empty.
+        cases: the texts.
+        notes: counts a reader of the figures should know.
+    """
+
+    name: str
+    edits: list[Edit] = field(default_factory=list)
+    relations: list[frozenset[str]] = field(default_factory=list)
+    cases: list[Case] = field(default_factory=list)
+    notes: dict[str, int] = field(default_factory=dict)
+    _names: Names | None = None
+
+    @property
+    def names(self) -> Names:
+        """The names of all edits, by their place."""
+        if self._names is None:
+            self._names = Names()
+            for i, edit in enumerate(self.edits):
+                self._names.add(i, edit.names)
+        return self._names
+
+    def candidates(self, query: str) -> tuple[list[int], list[Candidate]]:
+        """The edits whose subject a text names, as a memory finds them: places and candidates."""
+        named = self.names.find(query)
+        return [one.position for one in named], [
+            Candidate(
+                self.edits[one.position], mention=(one.start, one.end), likeness=one.likeness
+            )
+            for one in named
+        ]
+
+
+def read(data: Path, name: str) -> Any:
+    """The records of one file of the data folder.
+
+    Raises:
+        InvalidInput: the file is not there or is not JSON.
+    """
+    try:
+        return json.loads((data / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidInput(
+            f"{data / name} cannot be read ({error}); name the folder of the benchmark data with "
+            "--data or MEMEDIT_DATA"
+        ) from error
+
+
+def plain(text: str) -> str:
+    """Lower case, words only, one space between them."""
+    return " ".join(re.findall(r"\w+", text.casefold()))
+
+
+def worlds(data: Path, part: Part) -> list[World]:
+    """The worlds of one part: CounterFact with the search questions, PokeMQA, both of KnowEdit."""
+    return [
+        counterfact(data, part),
+        pokemqa(data)[part],
+        knowedit(data, "wiki_counterfact", part),
+        knowedit(data, "zsre", part),
+    ]
+
+
+def counterfact_part(subject: str, reserved: frozenset[str]) -> Part:
+    """The part of a record of train.json; ``reserved`` are the subjects of dev.json."""
+    if subject.casefold() in reserved:
+        return "report"
+    return part_of(subject, COUNTERFACT_FIT, COUNTERFACT_HOLD)
+
+
+def counterfact(data: Path, part: Part) -> World:
+    """CounterFact's train and dev edits together, with the prompts, rephrases and locality prompts
+    of one part; in ``fit`` and ``hold`` without the dev edits."""
+    world, patterns = World(f"counterfact {part}"), relation_patterns(data)
+    dev = read(data, "counterfact/dev.json")
+    train = read(data, "counterfact/train.json")
+    reserved = frozenset(record["subject"].casefold() for record in dev)
+    records = train + dev if part == "report" else train
+    kept: list[dict[str, Any]] = []
+    ours: list[bool] = []
+    for i, record in enumerate(records):
+        is_dev = i >= len(train)
+        where = "report" if is_dev else counterfact_part(record["subject"], reserved)
+        if part != "report" and where == "report":
+            continue
+        edit = structured(record["subject"], record["prompt"], record["target_new"])
+        world.edits.append(edit)
+        stem = plain((edit.prompt or "").replace("{}", " subject "))
+        world.relations.append(patterns.get(stem) or frozenset({stem}))
+        kept.append(record)
+        ours.append(is_dev if part == "report" else where == part)
+    of_subject: dict[str, list[int]] = {}
+    for i, edit in enumerate(world.edits):
+        of_subject.setdefault(plain(edit.subject or ""), []).append(i)
+    twins = 0
+    for i, record in enumerate(kept):
+        if not ours[i]:
+            continue
+        relation = world.relations[i]
+        same = of_subject[plain(record["subject"])]
+        right = frozenset(j for j in same if world.relations[j] & relation)
+        twins += len(right) > 1
+        world.cases.append(Case(world.edits[i].key, "prompt", right))
+        world.cases.append(Case(record["rephrase_prompt"], "rephrase", right))
+        near = record["locality_prompt"]
+        exempt = frozenset(
+            j
+            for mention in world.names.lexicon.find(near)
+            if not mention.within_longer_name
+            for j in mention.positions
+            if world.relations[j] & relation
+        )
+        kind = "locality in scope by rule" if exempt else "locality"
+        world.cases.append(Case(near, kind, exempt=exempt))
+    world.cases += [
+        Case(text, "search question")
+        for text in read(data, "scope/natural_questions.json")
+        if part_of(text) == part
+    ]
+    world.notes = {"edits with a twin": twins}
+    return world
+
+
+def knowedit(data: Path, name: str, part: Part) -> World:
+    """A file of KnowEdit: prompts, rephrases, alias prompts; same subject with another relation."""
+    world = World(f"{name} {part}")
+    kept = []
+    skipped = 0
+    for record in read(data, f"knowedit/{name}.json"):
+        try:
+            edit = structured(record["subject"], record["prompt"], record["target_new"])
+        except InvalidEdit:
+            skipped += 1
+            continue
+        world.edits.append(edit)
+        world.relations.append(frozenset({plain((edit.prompt or "").replace("{}", " subject "))}))
+        kept.append(record)
+    of_key: dict[str, set[int]] = {}
+    for i, edit in enumerate(world.edits):
+        of_key.setdefault(plain(edit.key), set()).add(i)
+    for i, record in enumerate(kept):
+        if part_of(record["subject"]) != part:
+            continue
+        right = frozenset(of_key[plain(world.edits[i].key)])
+        world.cases.append(Case(world.edits[i].key, "prompt", right))
+        if record.get("rephrase_prompt"):
+            world.cases.append(Case(record["rephrase_prompt"], "rephrase", right))
+        for probe in record["portability"].get("Subject_Aliasing", ()):
+            world.cases.append(Case(probe["prompt"], "alias", right))
+        for probe in record["locality"].get("Relation_Specificity", ()):
+            exempt = frozenset(of_key.get(plain(probe["prompt"]), ()))
+            world.cases.append(Case(probe["prompt"], "other relation", exempt=exempt))
+    world.notes = {"records without the subject in their prompt": skipped}
+    return world
+
+
+def pokemqa(data: Path) -> dict[Part, World]:
+    """PokeMQA by part: sentences as edits, one a fact, and the questions about them.
+
+    Records that share a question or a sentence are about one fact, of which one edit is live.
+    """
+    rows = read(data, "scope/edit_questions.json")
+    leader = list(range(len(rows)))
+
+    def find(i: int) -> int:
+        while leader[i] != i:
+            leader[i] = leader[leader[i]]
+            i = leader[i]
+        return i
+
+    first: dict[str, int] = {}
+    for i, row in enumerate(rows):
+        for text in (row["edit"], *row["questions"]):
+            leader[find(i)] = find(first.setdefault(plain(text), i))
+    groups: dict[int, list[int]] = {}
+    for i in range(len(rows)):
+        groups.setdefault(find(i), []).append(i)
+    templates = cloze_templates(data)
+    edits = [sentence(rows[members[0]]["edit"]) for members in groups.values()]
+    relations = [frozenset(_relation_of(edit, templates)) for edit in edits]
+    found: dict[Part, World] = {}
+    for part in PARTS:
+        found[part] = World(f"pokemqa {part}", edits, relations)
+    names = found["fit"].names
+    for world in found.values():
+        world._names = names
+    for i, members in enumerate(groups.values()):
+        part = part_of(edits[i].subject or edits[i].statement)
+        for asked in dict.fromkeys(q for m in members for q in rows[m]["questions"]):
+            found[part].cases.append(Case(asked, "question", frozenset({i})))
+    return found
+
+
+def relation_patterns(data: Path) -> dict[str, frozenset[str]]:
+    """ParaRel: the Wikidata relations by what a pattern says between subject and object."""
+    relations: dict[str, set[str]] = {}
+    for relation, patterns in read(data, "scope/relation_patterns.json").items():
+        for pattern in patterns:
+            stem = pattern.split("[Y]")[0]
+            if "[X]" in stem:
+                relations.setdefault(plain(stem.replace("[X]", " subject ")), set()).add(relation)
+    return {stem: frozenset(names) for stem, names in relations.items()}
+
+
+def cloze_templates(data: Path) -> list[tuple[str, str]]:
+    """MQuAKE's cloze templates as ``(plain text before the answer, relation)``, longest first."""
+    found = [
+        (plain(template.split("__")[0].replace("[X]", " subject ")), relation)
+        for relation, template in read(data, "mquake/templates/cloze_templates.json").items()
+    ]
+    return sorted(found, key=lambda pair: (-len(pair[0]), pair))
+
+
+def question_templates(data: Path) -> Iterator[tuple[str, str]]:
+    """MQuAKE's templates, clozes up to the answer and questions, as ``(relation, text)``."""
+    for name in ("cloze", "question"):
+        for relation, text in read(data, f"mquake/templates/{name}_templates.json").items():
+            yield relation, text.split("__")[0].strip()
+
+
+def _relation_of(edit: Edit, templates: Sequence[tuple[str, str]]) -> Iterable[str]:
+    if edit.subject is None:
+        return ()
+    said = plain(edit.statement.replace(edit.subject, " subject ", 1))
+    return [relation for stem, relation in templates if said.startswith(stem)][:1]
+
