@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 import secrets
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -306,8 +306,11 @@ def _sentence_of(stem: str, answer: str) -> str:
 
 
 _BE = r"(?:is|was|are|were)"
+_VERB = re.compile(rf" {_BE} ")
 _IS = rf"(?P<be>{_BE})(?P<now> now)? (?P<target>.+?)[.!]?"
-_OF = re.compile(rf"(?P<rel>(?:[Tt]he|[Aa]n?) [^.?!]+?) (?P<of>of|for|in) (?P<subject>.+?) {_IS}")
+# "Secretary of State" is one title, whose "of" does not divide relation and subject.
+_REL = r"(?:(?:[^\s.?!]+ )?[Ss]ecretary of [Ss]tate|[^.?!]+?)"
+_OF = re.compile(rf"(?P<rel>(?:[Tt]he|[Aa]n?) {_REL}) (?P<of>of|for|in) (?P<subject>.+?) {_IS}")
 # After a possessive comes a relation in small letters or an acronym ("CEO"); another capital
 # rather belongs to a title ("Schindler's List"), as does a bare apostrophe ("Rock 'n' Roll").
 _POSSESSIVE_REL = r"(?P<s>['’]s|(?<=s)['’]) (?P<rel>(?:[a-z]|[A-Z]{2,}\b)"
@@ -322,20 +325,93 @@ _NO_NAMES = frozenset(
     "The A An It He She They This That In On At There If As We You I No All Some".split()
 )
 _QUESTION = re.compile(
-    rf"(?:[Ww]hat|[Ww]ho|[Ww]here|[Ww]hich \w+) (?P<be>{_BE}) (?P<rel>the [^?]+?)"
+    rf"(?:[Ww]hat|[Ww]ho|[Ww]here|[Ww]hich \w+) (?P<be>{_BE}) (?P<rel>the {_REL})"
     r" (?P<of>of|for|in) (?P<subject>[^?]+?)\??"
 )
 _QUESTION_POSSESSIVE = re.compile(
     rf"(?:[Ww]hat|[Ww]ho|[Ww]here) (?P<be>{_BE}) (?P<subject>[^?]+?){_POSSESSIVE_REL}[^?]*?)\??"
 )
+# "The King of Sweden was born in" is about the king, unlike "The King of Sweden is".
+_TITLE = re.compile(r"[Tt]he [A-Z][a-z]\S*(?: \S+)*")
+_DONE = re.compile(r"(?:[a-z]+ed|born|written|made|built|known) (?:in|at|by|on|from|to|as|with) .+")
+# What follows a question's subject and goes with its verb: "Where is the seat of X located in".
+_TAIL = re.compile(r" (?:currently|today|[a-z]+ed (?:in|at|by|on|from|to))$")
+_RELATIVE = frozenset("that which who whom whose where when".split())
+_OPENING = _RELATIVE | {"by"}
+_PARTICLES = frozenset("de la le von van der du di da del al el bin ibn".split())
+# They may belong to a name: "the former Soviet Union", as do those in "-ern".
+_ADJECTIVES = frozenset("former late ancient new old greater modern early".split())
+# Parts of names between words with capitals, where a clause follows ("the city where X was born").
+_INSIDE = frozenset("of the and &".split()) | _PARTICLES
+
+
+def _divided(rel: str, of: str, rest: str) -> tuple[str, str] | None:
+    """The subject in "``rel`` ``of`` ``rest``", and the whole with ``{}`` in its place.
+
+    Small words in front of a name belong to the relation where they end in "of", "for" or "in"
+    ("citizenship of X"), say what X is ("the football club X"), or begin a clause ("the city
+    where X was born"). ``None`` where the clause's end is not there.
+    """
+    words = rest.split(" ")
+    if words[-1] in _RELATIVE:
+        return None
+    held = rel.split(" ")
+    clause = next((i for i, word in enumerate(held) if word in _OPENING), len(held))
+    if any(_is_named(word) for word in held[clause:]):
+        # "the position that X plays in baseball", "the role played by X in the game".
+        words = [*held[clause:], of, *words]
+        before = " ".join(held[:clause])
+    else:
+        before = f"{rel} {of}"
+    start = next((i for i, word in enumerate(words) if _is_named(word)), 0)
+    while start and (words[start - 1] in _PARTICLES or words[start - 1][0].isdigit()):
+        start -= 1
+    lead, end = words[:start], len(words)
+    of_government = lead[-1:] == ["the"] and words[-1] == "government"
+    if not (of_government or _is_relation(lead)):
+        return rest, f"{rel} {of} {{}}"
+    if not _OPENING.isdisjoint(lead):
+        end = _end_of_name(words, start)
+    elif of_government:
+        end -= 1
+    return " ".join(words[start:end]), " ".join([before, *lead, "{}", *words[end:]])
+
+
+def _is_named(text: str) -> bool:
+    """Whether a text has a capital in it, as a word that begins a name has ("iPod" too)."""
+    return any(map(str.isupper, text))
+
+
+def _is_relation(lead: Sequence[str]) -> bool:
+    """Whether the small words between "of" and a name belong to the relation."""
+    nouns = lead[1:] if lead and lead[0] in ("the", "a", "an") else ()
+    of_kind = nouns and nouns[0] not in _ADJECTIVES and not nouns[0].endswith("ern")
+    behind_of = any(word in ("of", "for", "in") for word in lead[-2:])
+    return bool(of_kind) or behind_of or not _OPENING.isdisjoint(lead)
+
+
+def _end_of_name(words: Sequence[str], start: int) -> int:
+    """Where the name that begins at ``start`` ends: before small words that do not lead on."""
+    end = start
+    for i in range(start, len(words)):
+        if _is_named(words[i]):
+            end = i + 1
+        elif words[i] not in _INSIDE:
+            break
+    return end
 
 
 def _parse_sentence(text: str) -> dict[str, str]:
     """Subject, prompt and target of a sentence of a known shape; else what can be told of them."""
     if match := _OF.fullmatch(text):
-        be = match["be"] + (match["now"] or "")
-        prompt = f"{match['rel']} {match['of']} {{}} {be}"
-        return {"subject": match["subject"], "prompt": prompt, "target": match["target"]}
+        divided = _divided(match["rel"], match["of"], match["subject"])
+        title = _TITLE.fullmatch(match["rel"]) and _DONE.fullmatch(match["target"])
+        # Of "the city where X was born is T" the first verb is the clause's.
+        clause = divided and not _RELATIVE.isdisjoint(divided[1].split(" "))
+        if divided and not title and not (clause and _VERB.search(match["target"])):
+            be = match["be"] + (match["now"] or "")
+            subject, prompt = divided
+            return {"subject": subject, "prompt": f"{prompt} {be}", "target": match["target"]}
     if match := _POSSESSIVE.fullmatch(text):
         be = match["be"] + (match["now"] or "")
         prompt = f"{{}}{match['s']} {match['rel']} {be}"
@@ -363,8 +439,11 @@ def _without_target(text: str, parts: dict[str, str]) -> dict[str, str]:
 def _parse_question(text: str) -> tuple[str, str] | None:
     """``(subject, prompt)`` of a question that asks for one relation of one subject."""
     if match := _QUESTION.fullmatch(text):
-        relation = match["rel"][0].upper() + match["rel"][1:]
-        return match["subject"], f"{relation} {match['of']} {{}} {match['be']}"
+        tail = _TAIL.search(match["subject"]) if _is_named(match["subject"]) else None
+        rest = match["subject"] if tail is None else match["subject"][: tail.start()]
+        if found := _divided(match["rel"], match["of"], rest):
+            stem = f"{found[1][0].upper()}{found[1][1:]} {match['be']}"
+            return found[0], stem if tail is None else stem + tail.group()
     if match := _QUESTION_POSSESSIVE.fullmatch(text):
         return match["subject"], f"{{}}{match['s']} {match['rel']} {match['be']}"
     return None

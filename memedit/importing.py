@@ -23,8 +23,9 @@ from typing import Any, Literal
 
 from memedit.errors import InvalidEdit, InvalidInput
 from memedit.journal import Transaction
-from memedit.memory import DEFAULT_NAMESPACE, EditMemory, proposal_of_line, proposal_of_mapping
+from memedit.memory import DEFAULT_NAMESPACE, EditMemory
 from memedit.planning import OnConflict, Pending, Planned, Proposal
+from memedit.proposals import proposal_of_line, proposal_of_mapping
 
 Format = Literal["jsonl", "csv"]
 

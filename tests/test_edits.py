@@ -158,6 +158,128 @@ def test_sentence(text: str, subject: str | None, prompt: str | None, target: st
     assert edit.statement == text
 
 
+@pytest.mark.parametrize(
+    ("asked", "subject", "prompt"),
+    [
+        (
+            "What is the country of citizenship of Stan Lee?",
+            "Stan Lee",
+            "The country of citizenship of {} is",
+        ),
+        ("Who is the head of state in Lebanon?", "Lebanon", "The head of state in {} is"),
+        (
+            "Who is the head of state in the state of Arkansas?",
+            "Arkansas",
+            "The head of state in the state of {} is",
+        ),
+        (
+            "Who is the head of state in Lebanon currently?",
+            "Lebanon",
+            "The head of state in {} is currently",
+        ),
+        (
+            "Which city is the headquarter of Apple Inc. located in?",
+            "Apple Inc.",
+            "The headquarter of {} is located in",
+        ),
+        (
+            "What is the name of the current head of the Japan government?",
+            "Japan",
+            "The name of the current head of the {} government is",
+        ),
+        ("Who is the head of the Paris government?", "Paris", "The head of the {} government is"),
+        (
+            "Who is the head of the 29th Canadian Ministry government?",
+            "29th Canadian Ministry",
+            "The head of the {} government is",
+        ),
+        (
+            "What is the name of the country that David Simon belongs to?",
+            "David Simon",
+            "The name of the country that {} belongs to is",
+        ),
+        (
+            "What is the name of the university where Henry de Bracton was educated?",
+            "Henry de Bracton",
+            "The name of the university where {} was educated is",
+        ),
+        (
+            "What is the position that Roy Keane plays in the game of baseball?",
+            "Roy Keane",
+            "The position that {} plays in the game of baseball is",
+        ),
+        (
+            "What is the role played by Karl Malone in the game?",
+            "Karl Malone",
+            "The role played by {} in the game is",
+        ),
+        (
+            "What is the location of the headquarters of University of Oxford?",
+            "University of Oxford",
+            "The location of the headquarters of {} is",
+        ),
+        ("Who is the author of the book Dune?", "Dune", "The author of the book {} is"),
+        ("Who is the developer of iPod Classic?", "iPod Classic", "The developer of {} is"),
+        (
+            "What is the country of citizenship of John III of Sweden?",
+            "John III of Sweden",
+            "The country of citizenship of {} is",
+        ),
+        (
+            "Where are the headquarters of de Havilland Canada?",
+            "de Havilland Canada",
+            "The headquarters of {} are",
+        ),
+        (
+            "What is the capital of the former Soviet Union?",
+            "the former Soviet Union",
+            "The capital of {} is",
+        ),
+        ("What is the capital of ancient Rome?", "ancient Rome", "The capital of {} is"),
+        ("What is the capital of the Isle of Man?", "the Isle of Man", "The capital of {} is"),
+        (
+            "Who is the Secretary of State for Wales?",
+            "Wales",
+            "The Secretary of State for {} is",
+        ),
+        ("Who is the King of Sweden?", "Sweden", "The King of {} is"),
+        ("What is the origin of salsa?", "salsa", "The origin of {} is"),
+    ],
+)
+def test_small_words_in_front_of_a_name_belong_to_the_relation(
+    asked: str, subject: str, prompt: str
+) -> None:
+    edit = question(asked, "Lyon")
+    assert (edit.subject, edit.prompt) == (subject, prompt)
+    # A sentence has these behind its verb, and a verb of a clause is left alone there.
+    if not (prompt.endswith(("currently", "located in")) or " was " in prompt):
+        stated = sentence(f"{prompt.replace('{}', subject)} Lyon.")
+        assert (stated.subject, stated.prompt, stated.target) == (subject, prompt, "Lyon")
+
+
+@pytest.mark.parametrize(
+    ("text", "subject", "target"),
+    [
+        ("The head coach of the football club Ajax is Ann Li", "Ajax", "Ann Li"),
+        ("The type of music that Nat King Cole plays is J-pop", "Nat King Cole", "J-pop"),
+        ("The Wheel of Time was created in the country of Canada", "Wheel of Time", "Canada"),
+        ("The headquarters of Acme is located in Rome", "Acme", "located in Rome"),
+        (
+            "The age of the Secretary of State for Wales is 50",
+            "the Secretary of State for Wales",
+            "50",
+        ),
+        ("The university where Ann Li of Rome was educated is Yale", None, None),
+        ("The name of the person who is a citizen of Spain is Ann Li", None, None),
+    ],
+)
+def test_sentences_with_small_words_before_the_name(
+    text: str, subject: str | None, target: str | None
+) -> None:
+    edit = sentence(text)
+    assert (edit.subject, edit.target) == (subject, target)
+
+
 def test_one_fact_one_conflict_key() -> None:
     plain = sentence("The capital of France is Lyon.")
     asked = question("What is the capital of France?", "Nice")

@@ -11,6 +11,7 @@ from memedit import snapshots
 from memedit.edits import structured
 from memedit.encoders import HashEncoder
 from memedit.memory import EditMemory
+from memedit.view import View
 
 ENCODER = HashEncoder()
 KINDS = ("exact", "flat", "hnsw", "auto")
@@ -20,7 +21,7 @@ KINDS = ("exact", "flat", "hnsw", "auto")
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Snapshots from 20 edits on: what they hold is the same for ten thousand."""
     monkeypatch.setattr(snapshots, "LEAST", 20)
-    monkeypatch.setattr("memedit.memory.LEAST", 20)
+    monkeypatch.setattr("memedit.view.LEAST", 20)
 
 
 def fill(memory: EditMemory, start: int, stop: int, namespace: str = "default") -> None:
@@ -57,13 +58,13 @@ def test_a_memory_opened_from_a_snapshot_is_the_one_that_was_closed(
         before = seen(memory), seen(memory, "other")
     assert {file.name for file in folder(path).glob("*.index")} == {"default.index", "other.index"}
     read: list[int] = []
-    vectors = EditMemory._vectors
+    vectors = View.vectors
 
     def counted(self, records, *rest, **named):  # type: ignore[no-untyped-def]
         read.append(len(records))
         return vectors(self, records, *rest, **named)
 
-    monkeypatch.setattr(EditMemory, "_vectors", counted)
+    monkeypatch.setattr(View, "vectors", counted)
     with EditMemory(path, ENCODER, index=kind) as memory:
         assert sum(read) == 2, "one row a namespace, for its length"
         assert (seen(memory), seen(memory, "other")) == before

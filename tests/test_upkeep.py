@@ -60,7 +60,7 @@ def test_damage_is_named(memory: EditMemory, path: Path, statement: str, says: s
 
 def test_an_index_that_lost_an_edit_is_found_and_rebuilt(memory: EditMemory) -> None:
     (record, _) = memory.add([capital("Lyon"), capital("Rome", "Spain")])
-    space = memory._namespaces["default"]
+    space = memory._view.namespaces["default"]
     assert space.index is not None
     space.index.remove(np.array([record.position]))
     assert memory.check() == ["the index of default does not hold the active edits; rebuild it"]
@@ -111,7 +111,7 @@ def test_a_backup_is_a_memory_and_overwrites_nothing(memory: EditMemory, tmp_pat
 
 def test_a_compaction_without_room_loses_nothing(memory: EditMemory) -> None:
     memory.add([capital("Lyon", f"Country {i}") for i in range(50)])
-    writer = memory._journal._writer
+    writer = memory._view.journal._writer
     assert writer is not None
     # A trigger fails in the middle of what compaction deletes, as a full disk would.
     memory.add(capital("Nice", "Country 3"))
