@@ -70,11 +70,11 @@ def assemble(config: Config, memory: EditMemory | None = None) -> Parts:
         MemeditError: a part cannot be made; the message says which and what to do.
     """
     from memedit.routes.ike import IKE
-    from memedit.scope import MentionScope
+    from memedit.scope import VerifiedScope
 
     memory = memory or open_memory(config)
     memory.count(config.memory.namespace)  # a malformed one is said now, not with every request
-    scope = MentionScope(memory.encoder)
+    scope = VerifiedScope()
     router = Router(
         memory,
         scope,

@@ -496,12 +496,13 @@ class EditMemory:
     ) -> list[list[Candidate]]:
         """The edits that each query may be about.
 
-        Those are the ``k`` closest by cosine, and of the edits whose subject or alias the query
-        mentions the :data:`MAX_MENTIONED` closest, by descending cosine and then by age. Where
-        the namespace has no active edit nothing is encoded.
+        Those are the edits whose subject the query names, by its name or by a variant of it, and
+        the ``k`` closest by cosine of those whose subject is not known. A query is encoded only
+        where there are such, or where it names the subject of more than
+        :data:`~memedit.view.MAX_MENTIONED` edits; of these the closest are taken.
 
         Args:
-            queries: any number of texts; they are encoded and searched together.
+            queries: any number of texts; they are looked at together.
             namespace: whose edits.
             k: at least 1.
 
@@ -512,20 +513,26 @@ class EditMemory:
             InvalidInput: ``k`` is below 1, or the namespace is malformed.
         """
         check_k(k)
-        if not queries or self._view.space(namespace) is None:
-            return [[] for _ in queries]
-        # Encoding takes milliseconds and needs no lock; what changes meanwhile is seen below.
-        encoded = self._view.encoder.encode(queries)
         with self._view.lock:
             space = self._view.space(namespace)
-            if space is None or space.index is None:
+            if not queries or space is None:
                 return [[] for _ in queries]
-            scores, positions = space.index.search(encoded, k)
+            named = [space.names.find(text) for text in queries]
+            all_of_them = bool(space.unnamed)
+        # Encoding takes milliseconds and needs no lock; what changes meanwhile is seen below.
+        unclear = [
+            text
+            for text, found in zip(queries, named, strict=True)
+            if all_of_them or sum(one.likeness is None for one in found) > MAX_MENTIONED
+        ]
+        encoded = dict(zip(unclear, self._view.encoder.encode(unclear), strict=True))
+        with self._view.lock:
+            space = self._view.space(namespace)
+            if space is None:
+                return [[] for _ in queries]
             return [
-                self._view.candidates_of(
-                    space, text, row, dict(zip(ids.tolist(), cosines.tolist(), strict=True))
-                )
-                for text, row, ids, cosines in zip(queries, encoded, positions, scores, strict=True)
+                self._view.candidates_of(space, found, encoded.get(text), k)
+                for text, found in zip(queries, named, strict=True)
             ]
 
     def export_jsonl(self, namespace: str = DEFAULT_NAMESPACE) -> Iterator[str]:

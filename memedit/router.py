@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from memedit.protocols import Candidate, Considered, Decision, ScopeClassifier
+from memedit.protocols import Candidate, Considered, Decision, Judgement, ScopeClassifier
 
 PASSTHROUGH = "passthrough"
 
@@ -41,7 +41,7 @@ class Router:
         scope: judges them.
         route: the route for queries that an edit is about.
         threshold: the probability, in [0, 1], from which an edit is accepted.
-        candidates: how many nearest edits are looked at.
+        candidates: how many nearest edits of unknown subject are looked at.
         edits: at most this many edits answer one query.
     """
 
@@ -75,36 +75,40 @@ class Router:
         started = time.perf_counter()
         found = self._memory.candidates(queries, namespace, self._k)
         retrieved = time.perf_counter()
-        scored = self._scope.score(list(zip(queries, found, strict=True)))
+        judged = self._scope.judge(list(zip(queries, found, strict=True)))
         finished = time.perf_counter()
         timings = {
             "retrieve_ms": (retrieved - started) * 1e3,
             "scope_ms": (finished - retrieved) * 1e3,
         }
         return [
-            self._decision(query, candidates, [float(p) for p in probabilities], timings)
-            for query, candidates, probabilities in zip(queries, found, scored, strict=True)
+            self._decision(query, candidates, judgements, timings)
+            for query, candidates, judgements in zip(queries, found, judged, strict=True)
         ]
 
     def _decision(
         self,
         query: str,
         candidates: Sequence[Candidate],
-        probabilities: Sequence[float],
+        judgements: Sequence[Judgement],
         timings: dict[str, float],
     ) -> Decision:
-        ranked = sorted(zip(probabilities, candidates, strict=True), key=lambda pair: -pair[0])
-        accepted = [c.edit for p, c in ranked if p >= self._threshold][: self._edits]
+        both = zip(judgements, candidates, strict=True)
+        ranked = sorted(both, key=lambda pair: -pair[0].probability)
+        accepted = [c.edit for j, c in ranked if j.probability >= self._threshold][: self._edits]
         taken = {edit.id for edit in accepted}
         considered = tuple(
             Considered(
                 edit=c.edit,
                 cosine=c.cosine,
                 mention=query[slice(*c.mention)] if c.mention else None,
-                probability=p,
+                probability=j.probability,
                 accepted=c.edit.id in taken,
+                relation=j.relation,
+                asked=j.asked,
+                stated=j.stated,
             )
-            for p, c in ranked
+            for j, c in ranked
         )
         return Decision(
             route=self._route if accepted else PASSTHROUGH,
@@ -124,17 +128,20 @@ class Router:
         return tuple(self._reason(row) for row in shown)
 
     def _reason(self, row: Considered) -> str:
-        if row.mention is not None:
+        if row.mention is None:
+            named = "is compared as a whole (the edit has no known subject)"
+        elif row.edit.names and row.mention.casefold() in map(str.casefold, row.edit.names):
             named = f"names {row.mention!r}"
             if row.edit.subject and row.mention.casefold() != row.edit.subject.casefold():
                 named += f" (for {row.edit.subject!r})"
-        elif row.edit.subject:
-            named = f"does not name {row.edit.subject!r}"
         else:
-            named = "is compared as a whole (the edit has no known subject)"
+            named = f"names {row.mention!r}, perhaps a variant of {row.edit.subject!r}"
+        asks = ""
+        if row.relation is not None:
+            asks = f"; asks {row.asked!r} where the edit says {row.stated!r}: {row.relation:.2f}"
         verdict = (
             f"accepted at {row.probability:.3f} ≥ {self._threshold:.3f}"
             if row.accepted
             else f"refused at {row.probability:.3f} < {self._threshold:.3f}"
         )
-        return f"{row.edit.id}: the query {named}; similarity {row.cosine:.2f}; {verdict}"
+        return f"{row.edit.id}: the query {named}{asks}; {verdict}"

@@ -23,15 +23,15 @@ from memedit.errors import MemoryFileVersion
 from memedit.indexes import make_index
 from memedit.indexes.growing import GrowingIndex
 from memedit.journal import Journal
-from memedit.lexicon import Mention, SubjectLexicon
 from memedit.moments import Moment, seconds
 from memedit.planning import Answers, Stated, positions_of
 from memedit.protocols import Candidate, EditRecord, Encoder, Index, Vectors
+from memedit.names import Named, Names
 from memedit.snapshots import LEAST, Restored, Snapshots
 from memedit.timeline import Timeline, stored_edit
 
 MAX_MENTIONED = 16
-"""Most edits that join the candidates of a query only because their subject is mentioned."""
+"""Most edits that are candidates because the query has their subject's name."""
 
 CHUNK = 10_000
 """Events that are read at once."""
@@ -48,7 +48,8 @@ class Namespace:
     """What one namespace's active edits are found by."""
 
     index: Index | None = None  # made with the first vector, which tells its length
-    lexicon: SubjectLexicon = field(default_factory=SubjectLexicon)
+    names: Names = field(default_factory=Names)
+    unnamed: set[int] = field(default_factory=set)  # active edits whose subject is not known
     active: dict[int, EditRecord] = field(default_factory=dict)  # by position
     # What states a fact and is not found by the lexicon: edits that are proposed, consolidated, or
     # without a known subject.
@@ -75,7 +76,7 @@ class Facts:
     def about(self, edit: Edit) -> list[EditRecord]:
         """The newest of the live or proposed edits that share a name with this one."""
         space = self._space
-        positions = sorted(positions_of(space.lexicon, edit), reverse=True)
+        positions = sorted(positions_of(space.names.lexicon, edit), reverse=True)
         found = [space.active[position] for position in positions[:_ABOUT]]
         return found + list(islice(space.aside.about(edit), _ABOUT))
 
@@ -237,7 +238,8 @@ class View:
     @staticmethod
     def _let_go(space: Namespace, records: Sequence[EditRecord]) -> None:
         for record in records:
-            space.lexicon.remove(record.position)
+            space.names.remove(record.position)
+            space.unnamed.discard(record.position)
             space.answers.remove(record)
             del space.active[record.position]
         if space.index is not None:
@@ -265,7 +267,7 @@ class View:
         records = sorted(records, key=lambda record: record.position)
         lacking = [record.position for record in records if record.position in vectors]
         if restored is not None:
-            space.index, space.lexicon = restored.index, restored.lexicon
+            space.index, space.names = restored.index, Names(restored.lexicon)
             lacking = [position for position in lacking if position in restored.missing]
         if lacking:
             rows = np.stack([vectors[position] for position in lacking])
@@ -274,7 +276,9 @@ class View:
             space.index.add(np.array(lacking, dtype=np.int64), rows)
         for record in records:
             if restored is None:
-                space.lexicon.add(record.position, record.edit.names)
+                space.names.add(record.position, record.edit.names)
+            if not record.edit.names:
+                space.unnamed.add(record.position)
             space.answers.add(record)
             space.active[record.position] = record
 
@@ -333,7 +337,7 @@ class View:
         stamp = self._snapshots.stamp(first, self._position)
         for name, space in self.namespaces.items():
             if space.index is not None:
-                self._snapshots.save(name, space.index, space.lexicon, stamp)
+                self._snapshots.save(name, space.index, space.names.lexicon, stamp)
 
     # finding
 
@@ -350,27 +354,40 @@ class View:
             return space if space is not None and space.active else None
 
     def candidates_of(
-        self, space: Namespace, text: str, query: Vectors, cosines: dict[int, float]
+        self, space: Namespace, named: Sequence[Named], query: Vectors | None, k: int
     ) -> list[Candidate]:
-        """The candidates of one query, given the cosines of those closest to it."""
-        mentions = _mention_by_position(space.lexicon.find(text))
-        for position, cosine in self._closest(space, query, mentions):
-            cosines.setdefault(position, cosine)
-        found = []
-        for position in sorted(cosines, key=lambda p: (-cosines[p], p)):
-            mention = mentions.get(position)
-            found.append(
-                Candidate(
-                    edit=space.active[position].edit,
-                    cosine=clipped(cosines[position]),
-                    mention=None if mention is None else (mention.start, mention.end),
-                    masked_by_longer=mention is not None and mention.within_longer_name,
-                )
+        """The candidates of one query, those it names first.
+
+        Args:
+            space: where to look.
+            named: the edits whose subject it names.
+            query: its vector, where it was encoded.
+            k: most edits without a known subject.
+        """
+        live = [one for one in named if one.position in space.active]
+        known = [one for one in live if one.likeness is None]
+        cosines: dict[int, float] = {}
+        if len(known) > MAX_MENTIONED and query is not None:
+            cosines = dict(self._closest(space, query, {one.position: one for one in known}))
+            live = [one for one in live if one.likeness is not None or one.position in cosines]
+        found = [
+            Candidate(
+                space.active[one.position].edit,
+                None if one.position not in cosines else clipped(cosines[one.position]),
+                (one.start, one.end),
+                one.likeness,
             )
+            for one in live
+        ]
+        if space.unnamed and query is not None:
+            found += [
+                Candidate(space.active[position].edit, clipped(cosine))
+                for position, cosine in self._closest(space, query, space.unnamed)[:k]
+            ]
         return found
 
     def _closest(
-        self, space: Namespace, query: Vectors, positions: Mapping[int, Any]
+        self, space: Namespace, query: Vectors, positions: Collection[int]
     ) -> list[tuple[int, float]]:
         """The :data:`MAX_MENTIONED` of these positions that are closest to the query."""
         if not positions or space.index is None:
@@ -427,20 +444,6 @@ class View:
             best += [(record, clipped(float(rows[record.position] @ query))) for record in some]
             best = sorted(best, key=lambda pair: (-pair[1], pair[0].position))[:k]
         return best
-
-
-def _mention_by_position(mentions: Iterable[Mention]) -> dict[int, Mention]:
-    """Each edit's best mention: rather not part of a longer name, then the longest, the first."""
-    best: dict[int, Mention] = {}
-    for mention in mentions:
-        for position in mention.positions:
-            if position not in best or _rank(mention) > _rank(best[position]):
-                best[position] = mention
-    return best
-
-
-def _rank(mention: Mention) -> tuple[bool, int]:
-    return not mention.within_longer_name, mention.end - mention.start
 
 
 def clipped(score: float) -> float:

@@ -19,8 +19,9 @@ from memedit.encoders import packaged_folder
 from memedit.scope.relation import HEAD, PREFIX, mean_of, padded, pair_ids, token_ids
 
 RANK, ALPHA = 16, 32
-STEPS, BATCH, RATE = 2_000, 64, 1e-3
+STEPS, BATCH, RATE = 3_600, 64, 1e-3
 SMOOTHING = 0.01
+MOST = 32.0
 TARGETS = (
     "attention.self.query",
     "attention.self.key",
@@ -135,8 +136,8 @@ def learn(
 ) -> tuple[Learner, list[float]]:
     """A learner trained on pairs.
 
-    A pair is drawn by the square root of how often it was counted, at most eight times; what it
-    is to say is the share of its counts that are in scope.
+    A pair is drawn by the square root of how often it was counted, at most :data:`MOST` times; what
+    it is to say is the share of its counts that are in scope.
 
     Args:
         counts: for each pair of texts how often it was in scope, and out of it.
@@ -151,7 +152,7 @@ def learn(
     pairs = list(counts)
     both = np.array([counts[pair] for pair in pairs])
     target = both[:, 0] / both.sum(axis=1) * (1 - 2 * SMOOTHING) + SMOOTHING
-    chance = np.sqrt(np.minimum(both.sum(axis=1), 8.0))
+    chance = np.sqrt(np.minimum(both.sum(axis=1), MOST))
     chance /= chance.sum()
     lengths = np.array([len(query) + len(key) for query, key in pairs])
     parameters = [p for p in learner.parameters() if p.requires_grad]

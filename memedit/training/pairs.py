@@ -23,6 +23,9 @@ from memedit.scope.relation import MASK
 from memedit.scope.verified import stated_relation
 from memedit.training.worlds import World, question_templates
 
+DATA = 4.0
+"""How much a pair of the data counts beside one of our phrasings, which are many more."""
+
 PHRASINGS = Path(__file__).with_name("phrasings.json")
 
 _TASKS = (
@@ -121,7 +124,7 @@ def asked_of(world: World, query: str, place: int) -> str | None:
     """The masked sentence of a text that names the subject of the edit at ``place``."""
     spans = mentions(query, world.edits[place].names)
     found = readings(query, spans, split_sentences(query)) if spans else []
-    return found[-1] if found else None
+    return found[0] if found else None
 
 
 def _keys_of(world: World, left_out: frozenset[str]) -> set[str]:
@@ -156,13 +159,13 @@ def _of_world(
             if relation & left_out or asked is None or MASK not in stated[place]:
                 continue
             keys[relation][stated[place]] += 1
-            pairs.add(asked, stated[place], True, 1.0, name)
+            pairs.add(asked, stated[place], True, DATA, name)
             if case.kind in ("rephrase", "question"):
                 texts[relation][asked] += 1
         elif case.kind == "other relation" and last >= 0 and not case.exempt:
             asked = asked_of(world, case.query, last)
             if asked is not None and not world.relations[last] & left_out and asked != stated[last]:
-                pairs.add(asked, stated[last], False, 1.0, f"{name}, other relation")
+                pairs.add(asked, stated[last], False, DATA, f"{name}, other relation")
                 others[stated[last]].add(asked)
     relations = [relation for relation in keys if relation]
     named = len(next(iter(relations), frozenset({"P"}))) and all(
@@ -178,20 +181,20 @@ def _of_world(
             for text in texts[relation]:
                 for key in mine:
                     if (text, key) not in pairs:
-                        pairs.add(text, key, True, 0.5, f"{name}, other subject")
+                        pairs.add(text, key, True, 0.5 * DATA, f"{name}, other subject")
             for key in mine:
                 for text in random.sample(akin, min(6, len(akin))):
-                    pairs.add(text, key, True, 1.0, f"{name}, other subject")
+                    pairs.add(text, key, True, DATA, f"{name}, other subject")
                 for text in random.sample(foreign, min(30, len(foreign))):
                     if text not in asked_here:
-                        pairs.add(text, key, False, 1.0, f"{name}, other relation")
+                        pairs.add(text, key, False, DATA, f"{name}, other relation")
         elif name == "pokemqa" and named:
             _of_questions(pairs, relation, keys, texts, relations, templates, random)
         else:
             for key in mine:
                 for text in foreign:
                     if text not in asked_here and name != "zsre":
-                        pairs.add(text, key, False, 1.0, f"{name}, other relation")
+                        pairs.add(text, key, False, DATA, f"{name}, other relation")
 
 
 def _of_questions(
@@ -207,18 +210,18 @@ def _of_questions(
     mine = list(texts[relation])
     for key in keys[relation]:
         for text in random.sample(mine, min(2, len(mine))):
-            pairs.add(text, key, True, 1.0, "pokemqa, other subject")
+            pairs.add(text, key, True, DATA, "pokemqa, other subject")
         for text in own:
-            pairs.add(text, key, True, 0.5, "pokemqa, template")
+            pairs.add(text, key, True, 0.5 * DATA, "pokemqa, template")
         for _ in range(40):
             other = random.choice(relations)
             if other != relation and texts[other]:
                 text = random.choice(list(texts[other]))
-                pairs.add(text, key, False, 1.0, "pokemqa, other relation")
+                pairs.add(text, key, False, DATA, "pokemqa, other relation")
         name = random.choice(list(templates))
         if name not in relation:
             text = random.choice(templates[name])
-            pairs.add(text, key, False, 1.0, "pokemqa, template")
+            pairs.add(text, key, False, DATA, "pokemqa, template")
 
 
 def _of_phrasings(
@@ -240,16 +243,16 @@ def _of_phrasings(
         confusable = [c for c in phrasings["relations"][name]["confusable"] if c in relations]
         questions, turned = relations[name]["questions"], relations[name]["reversed"]
         stated = relations[name]["statements"]
-        for key in stated + random.sample(questions, min(3, len(questions))):
-            for text in random.sample(said[name], min(6, len(said[name]))):
+        for key in random.sample(stated, 4) + random.sample(questions, 2):
+            for text in random.sample(said[name], 5):
                 pairs.add(text, key, True, 1.0, "phrasings")
             framed = random.choice(frames).format(random.choice(questions))
             pairs.add(framed, key, True, 1.0, "phrasings, framed")
-            for other in random.sample(confusable, min(3, len(confusable))):
+            for other in random.sample(confusable, min(2, len(confusable))):
                 pairs.add(random.choice(said[other]), key, False, 1.0, "phrasings, confusable")
                 both = _joined(random.choice(questions), random.choice(said[other]), random)
                 pairs.add(both, key, True, 1.0, "phrasings, two at once")
-            for _ in range(3):
+            for _ in range(2):
                 other = random.choice(names)
                 if other != name and name not in phrasings["relations"][other]["confusable"]:
                     pairs.add(random.choice(said[other]), key, False, 1.0, "phrasings, other")
