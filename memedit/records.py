@@ -9,7 +9,7 @@ an edit; what the edit says is read from the journal when somebody asks. All oth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, ValuesView
+from collections.abc import Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
 from hashlib import blake2b
 from itertools import pairwise
 from typing import Protocol
@@ -222,17 +222,13 @@ class Records:
                 found[event.position] = record_of(event)
         return {position: found[position] for position in positions if position in found}
 
-    def holds(self, position: int) -> bool:
-        """Whether there is an edit that was added at this position."""
-        return position in self._id_at or self.plain.holds(position)
+    def positions_held(self) -> KeysView[int]:
+        """Where those that are objects were added."""
+        return self._id_at.keys()
 
     def held(self) -> ValuesView[EditRecord]:
         """Those that are objects, in no order."""
         return self._held.values()
-
-    def is_held(self, edit_id: str) -> bool:
-        """Whether this edit is an object."""
-        return edit_id in self._held
 
     def values(
         self, namespace: str | None = None, states: Iterable[State] | None = None

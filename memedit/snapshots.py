@@ -113,7 +113,8 @@ class Snapshots:
         at += length
         columns = {}
         for name, dtype in COLUMNS.items():
-            columns[name] = np.frombuffer(data, np.dtype(dtype), header["count"], at)
+            # A copy lies where searches want it: they would copy a column that is out of line.
+            columns[name] = np.frombuffer(data, np.dtype(dtype), header["count"], at).copy()
             at += columns[name].nbytes
         return Plain(header["namespaces"], columns), position
 

@@ -69,14 +69,20 @@ class Timeline:
 
     # taking in
 
-    def read(self, events: Iterable[Event]) -> None:
-        """Takes these events in, in order; those it knows already change nothing."""
+    def read(self, events: Iterable[Event], *, apart: bool = False) -> None:
+        """Takes these events in, in order; those it knows already change nothing.
+
+        Args:
+            events: the journal's.
+            apart: none of them has to do with an edit that has no object; so it is with all that
+                a snapshot of those leaves out.
+        """
         for event in events:
             if event.kind == "add":
-                if self.records.plain.holds(event.position):
+                if not apart and self.records.plain.holds(event.position):
                     continue
-                if not self.records.holds(event.position):
-                    self._read_add(event)
+                if event.position not in self.records.positions_held():
+                    self._read_add(event, apart)
                 self._touch(event.edit_id)
                 continue
             self._hold(event.edit_id)
@@ -92,7 +98,7 @@ class Timeline:
                 self.records.put(replace(self.records[event.edit_id], version=event.version))
             self._touch(event.edit_id)
 
-    def _read_add(self, event: Event) -> None:
+    def _read_add(self, event: Event, apart: bool) -> None:
         record = record_of(event)
         edit_id = event.edit_id
         self.records.put(record)
@@ -102,7 +108,7 @@ class Timeline:
         named = [*event.supersedes, *event.joins]
         first_of = self._first_of.setdefault(event.namespace, {})
         fact = fact_key(record.edit)
-        if fact not in first_of:
+        if fact not in first_of and not apart:
             for other in self.records.stating(event.namespace, fact):
                 self._hold(other.edit.id)
         known = first_of.get(fact)

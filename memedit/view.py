@@ -243,7 +243,8 @@ class View:
         self.timeline.advance(now)
         others = np.setdiff1d(np.arange(1, position + 1), plain.positions(), assume_unique=True)
         for start in range(0, len(others), CHUNK):
-            self.timeline.read(self.journal.events_at(others[start : start + CHUNK].tolist()))
+            some = self.journal.events_at(others[start : start + CHUNK].tolist())
+            self.timeline.read(some, apart=True)
         while events := self.journal.read_since(position, CHUNK):
             self.timeline.read(events)
             self.timeline.advance(now)
