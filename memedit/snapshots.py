@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from memedit.indexes.growing import GrowingIndex
-from memedit.indexes.snapshot import Loaded, Stamp, differences, load, save
+from memedit.indexes.snapshot import Loaded, Stamp, differences, load, save, sweep
 from memedit.journal import Journal
 from memedit.lexicon import SubjectLexicon
 from memedit.protocols import Ids, Index
@@ -142,9 +142,10 @@ class Snapshots:
             [_MAGIC, _LENGTH.pack(len(described)), described]
             + [columns[name].tobytes() for name in COLUMNS]
         )
-        new = self._edits.with_name(f".edits.{os.getpid()}.new")
+        new = self._edits.with_name(f".{self._edits.name}.{os.getpid()}.new")
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
+            sweep(self._edits)
             with new.open("wb") as file:
                 file.write(data)
                 file.write(hashlib.blake2b(data, digest_size=_DIGEST).digest())
