@@ -1,7 +1,7 @@
 """How long an add takes in a large memory, and what an import costs beside encoding.
 
     python benchmarks/memory.py [--edits N] [--index KIND] [--seed N]
-        writes benchmarks/results/memory.json
+        writes benchmarks/results/memory.json (but for "at scale": memory_scale.py)
 
 ``add``: one edit at a time, encoding included, into a memory that holds N edits; and the same
 without encoding, so that the encoder's share shows. ``import``: JSON Lines of new edits through
@@ -183,6 +183,9 @@ def main() -> None:
         },
         **measured,
     }
+    kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    if "at scale" in kept:
+        results["at scale"] = kept["at scale"]
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(measured, indent=1))
 

@@ -127,7 +127,7 @@ def save(
         _BESIDE + name: np.frombuffer(data, np.uint8) for name, data in (beside or {}).items()
     }
     try:
-        _sweep(path)
+        sweep(path)
         if isinstance(index, GrowingIndex):
             with index.still() as current:
                 described = _write_parts(current, bytes_beside, new)
@@ -239,8 +239,8 @@ def _write_parts(
     }
 
 
-def _sweep(path: Path) -> None:
-    """Removes what processes that were killed in the middle of a save have left."""
+def sweep(path: Path) -> None:
+    """Removes what processes that were killed while they wrote ``.NAME.PID.new`` have left."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.new"):
         writer = left.name.removesuffix(".new").rpartition(".")[2]
         try:

@@ -241,6 +241,11 @@ class HashEncoder:
 
 
 def packaged_folder() -> Path:
+    """The folder of the packaged model.
+
+    Raises:
+        MissingDependency: the package is not installed.
+    """
     # find_spec looks the package up without running it: its __init__ loads a model library.
     spec = find_spec(PACKAGED_MODEL)
     if spec is not None and spec.origin is not None:

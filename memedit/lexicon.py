@@ -26,7 +26,7 @@ import struct
 import sys
 import unicodedata
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Self
@@ -180,11 +180,11 @@ class SubjectLexicon:
         """Every position that names are known under, in no order."""
         return list(self._of)
 
-    def items(self) -> Iterator[tuple[int, tuple[str, ...]]]:
-        """Each position with its names in normal form, in no order."""
-        for position, held in self._of.items():
-            keys = (held,) if isinstance(held, str) else held
-            yield position, tuple(key.removeprefix(_EXACT) for key in keys)
+    def names_of(self, position: int) -> tuple[str, ...]:
+        """The names of this position in normal form; empty where there are none."""
+        held = self._of.get(position, ())
+        keys = (held,) if isinstance(held, str) else held
+        return tuple(key.removeprefix(_EXACT) for key in keys)
 
     def to_bytes(self) -> bytes:
         """All of it for :meth:`from_bytes`, which takes about half as long as adding it anew."""

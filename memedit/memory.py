@@ -41,8 +41,7 @@ from memedit.moments import Moment, span, utc
 from memedit.planning import OnConflict, Pending, Planned, Proposal
 from memedit.proposals import described, digest, proposal_of_line, proposal_of_mapping
 from memedit.protocols import Candidate, EditRecord, Encoder, State
-from memedit.timeline import Timeline
-from memedit.view import CHUNK, MAX_MENTIONED, View, clipped
+from memedit.view import MAX_MENTIONED, View, clipped
 from memedit.writing import Writer
 
 __all__ = [
@@ -385,8 +384,9 @@ class EditMemory:
         """
         if as_of is not None:
             past = self._view.timeline_at(as_of)
-            if edit_id in past.records:
-                return past.records[edit_id]
+            record = past.records.get(edit_id)
+            if record is not None:
+                return record
             raise EditNotFound(
                 f"there was no edit {edit_id!r} in {self._view.journal.path} at {utc(past.now)}"
             )
@@ -422,11 +422,7 @@ class EditMemory:
         with self._view.lock:
             if past is None:
                 self.refresh()
-            return [
-                record
-                for record in (past or self._view.timeline).records.values()
-                if record.state in wanted and namespace in (None, record.namespace)
-            ]
+            return list((past or self._view.timeline).records.values(namespace, wanted))
 
     def history(self, edit_id: str) -> list[Event]:
         """What happened to an edit, in order: kind, at, author, reason and position of each.
@@ -489,7 +485,8 @@ class EditMemory:
                 return []
             scores, positions = space.index.search(queries, k)
             found = zip(positions[0].tolist(), scores[0].tolist(), strict=True)
-            return [(space.active[position], clipped(score)) for position, score in found]
+            records = self._view.timeline.records.at(positions[0].tolist())
+            return [(records[position], clipped(score)) for position, score in found]
 
     def candidates(
         self, queries: Sequence[str], namespace: str = DEFAULT_NAMESPACE, k: int = 8
@@ -555,27 +552,7 @@ class EditMemory:
         found = self._view.journal.problems()
         if found:
             return found
-        with self._view.lock:
-            self.refresh()
-            fresh = Timeline()
-            position = 0
-            while events := self._view.journal.read_since(position, CHUNK):
-                fresh.read(events)
-                position = events[-1].position
-            fresh.advance(self._view.timeline.now)
-            fresh.settle()
-            if fresh.records != self._view.timeline.records:
-                found.append("the states in this process are not those of the journal; reopen it")
-            for name, space in self._view.namespaces.items():
-                active = {
-                    r.position
-                    for r in fresh.records.values()
-                    if r.namespace == name and r.state == "active"
-                }
-                held = 0 if space.index is None else len(space.index)
-                if active != space.active.keys() or held != len(active):
-                    found.append(f"the index of {name} does not hold the active edits; rebuild it")
-        return found
+        return self._view.problems()
 
     def compact(self) -> dict[str, int]:
         """Gives space back: vectors of other encoders, and of edits that cannot answer, go.
@@ -594,7 +571,7 @@ class EditMemory:
         def keep() -> list[int]:
             with self._view.lock:
                 self.refresh()
-                return [record.position for record in self._view.timeline.needed()]
+                return self._view.timeline.needed()
 
         before = self._view.journal.counts()
         self._view.journal.compact(self._view.encoder.name, keep)
@@ -621,7 +598,11 @@ class EditMemory:
         edits: dict[str, dict[str, int]] = {}
         with self._view.lock:
             self.refresh()
-            for record in self._view.timeline.records.values():
+            records = self._view.timeline.records
+            for namespace in records.plain.namespaces:
+                if count := len(records.plain.positions(namespace)):
+                    edits[namespace] = {"active": count}
+            for record in records.held():
                 of = edits.setdefault(record.namespace, {})
                 of[record.state] = of.get(record.state, 0) + 1
         return {

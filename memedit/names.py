@@ -52,24 +52,25 @@ class Names:
 
     def add(self, position: int, names: Iterable[str]) -> None:
         """Makes these names lead to the edit at ``position``."""
-        kept = tuple(names)
-        self.lexicon.add(position, kept)
+        known = self.lexicon.names_of(position)
+        self.lexicon.add(position, names)
         if self._variants is not None:
-            self._variants.add(position, kept)
+            new = [name for name in self.lexicon.names_of(position) if name not in known]
+            self._variants.add(position, new)
 
     def remove(self, position: int) -> None:
         """Forgets the names of this position; nothing happens where there are none."""
-        self.lexicon.remove(position)
         if self._variants is not None:
             self._variants.remove(position)
+        self.lexicon.remove(position)
 
     @property
     def variants(self) -> VariantIndex:
         """The index of variants; the first use takes some seconds a million names."""
         if self._variants is None:
-            self._variants = VariantIndex()
-            for position, names in self.lexicon.items():
-                self._variants.add(position, names)
+            self._variants = VariantIndex(self.lexicon.names_of)
+            for position in self.lexicon.positions():
+                self._variants.add(position, self.lexicon.names_of(position))
         return self._variants
 
     def find(self, text: str) -> list[Named]:

@@ -1,25 +1,34 @@
-"""What makes opening a large memory quick: its indexes and lexicons, on disk beside its file.
+"""What makes opening a large memory quick: what was made of its journal, on disk beside its file.
 
-A snapshot is a cache of the journal and never trusted over it: it is checked to the last byte
-(see ``memedit.indexes.snapshot``), brought to the journal's active edits when it is loaded, and
-left aside where anything is in doubt. Small namespaces have none: making them anew takes less
-than reading them.
+Two kinds of file: the edits that stand alone (:class:`memedit.records.Plain`) with the position
+up to which the journal was read, and per namespace an index and a lexicon. A snapshot is a cache of
+the journal and never trusted over it: it is checked to the last byte, must be of this journal
+(:meth:`memedit.journal.Journal.seal`), the edits' also of this version of the code, is brought to
+what the journal says when it is loaded, and left aside where anything is in doubt. Small
+namespaces have none: making them anew takes less than reading them.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
+import json
 import logging
-from collections.abc import Mapping
+import os
+import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from memedit.indexes.growing import GrowingIndex
-from memedit.indexes.snapshot import Loaded, Stamp, differences, load, save
+from memedit.indexes.snapshot import Loaded, Stamp, differences, load, save, sweep
+from memedit.journal import Journal
 from memedit.lexicon import SubjectLexicon
-from memedit.protocols import EditRecord, Index
+from memedit.protocols import Ids, Index
+from memedit.records import COLUMNS, Plain
 
 LEAST = 10_000
 """Edits from which on a namespace has a snapshot."""
@@ -28,6 +37,10 @@ CHANGED = 0.02
 """Share of the edits that have come or gone since the last snapshot for a new one to be written."""
 
 _LEXICON = "lexicon"
+_SEAL = "seal"
+_MAGIC = b"memedit edits 1\n"
+_LENGTH = struct.Struct(">Q")
+_DIGEST = 16
 
 log = logging.getLogger(__name__)
 
@@ -38,66 +51,149 @@ class Restored:
 
     Attributes:
         index: lacks the rows of ``missing``.
-        lexicon: holds all active edits.
-        missing: positions of the active edits whose rows have to be added.
+        lexicon: lacks the names of ``nameless``.
+        missing: positions of the active edits whose rows have to be added, shape (n,).
+        nameless: positions of the active edits whose names have to be added, shape (n,).
     """
 
     index: Index
     lexicon: SubjectLexicon
-    missing: frozenset[int]
+    missing: Ids
+    nameless: Ids
 
 
 class Snapshots:
     """The snapshots of one memory file, in a folder beside it.
 
     Args:
-        memory: the memory's file.
+        journal: the memory's file.
         kind: of the indexes; see :data:`memedit.indexes.KINDS`.
         encoder: the name of the encoder whose vectors they hold.
     """
 
-    def __init__(self, memory: Path, kind: str, encoder: str) -> None:
-        self._folder = memory.with_name(f"{memory.name}.index")
+    def __init__(self, journal: Journal, kind: str, encoder: str) -> None:
+        self._journal = journal
+        self._folder = journal.path.with_name(f"{journal.path.name}.index")
         self._kind = kind
         self._encoder = encoder
         # What a namespace's last snapshot is of, and how many edits it holds.
         self._saved: dict[str, tuple[str, int]] = {}
+        self._edits_at = 0  # the position of the last snapshot of edits
 
-    def exist(self) -> bool:
-        """Whether any namespace has one."""
-        return any(self._folder.glob("*.index"))
+    def load_edits(self) -> tuple[Plain, int]:
+        """The edits that stood alone at a position, and that position; none and 0 in doubt."""
+        try:
+            data = self._edits.read_bytes()
+        except OSError:
+            return Plain(), 0
+        try:
+            plain, position = self._read_edits(data)
+        except (ValueError, KeyError, TypeError, struct.error) as error:
+            log.warning("the states of edits are made anew: %s: %s", self._edits, error)
+            return Plain(), 0
+        self._edits_at = position
+        return plain, position
 
-    def load(
-        self, namespace: str, dim: int, active: Mapping[int, EditRecord], stamp: Stamp
-    ) -> Restored | None:
+    def _read_edits(self, data: bytes) -> tuple[Plain, int]:
+        body = memoryview(data)[:-_DIGEST]
+        if hashlib.blake2b(body, digest_size=_DIGEST).digest() != data[-_DIGEST:]:
+            raise ValueError("it is cut off or damaged")
+        if not data.startswith(_MAGIC):
+            raise ValueError("it has another format")
+        at = len(_MAGIC) + _LENGTH.size
+        (length,) = _LENGTH.unpack_from(data, len(_MAGIC))
+        header: dict[str, Any] = json.loads(data[at : at + length])
+        if header["code"] != _code():
+            raise ValueError("another version of memedit made it")
+        position = int(header["position"])
+        if position < 1 or header["seal"] != self._journal.seal(position):
+            raise ValueError("it is of another journal")
+        if not self._journal.is_whole():
+            raise ValueError("the journal lacks an event")
+        at += length
+        columns = {}
+        for name, dtype in COLUMNS.items():
+            # A copy lies where searches want it: they would copy a column that is out of line.
+            columns[name] = np.frombuffer(data, np.dtype(dtype), header["count"], at).copy()
+            at += columns[name].nbytes
+        return Plain(header["namespaces"], columns), position
+
+    def save_edits(self, plain: Plain, position: int) -> None:
+        """Writes the edits that stand alone, where they are many and enough has happened since.
+
+        A snapshot that cannot be written is logged and left: nothing depends on it.
+
+        Args:
+            plain: the edits.
+            position: how far the journal has been read for them.
+        """
+        if len(plain) < LEAST or position - self._edits_at < CHANGED * position:
+            return
+        header = {
+            "code": _code(),
+            "position": position,
+            "seal": self._journal.seal(position),
+            "namespaces": plain.namespaces,
+            "count": len(plain),
+        }
+        described = json.dumps(header).encode()
+        columns = plain.columns()
+        data = b"".join(
+            [_MAGIC, _LENGTH.pack(len(described)), described]
+            + [columns[name].tobytes() for name in COLUMNS]
+        )
+        new = self._edits.with_name(f".{self._edits.name}.{os.getpid()}.new")
+        try:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            sweep(self._edits)
+            with new.open("wb") as file:
+                file.write(data)
+                file.write(hashlib.blake2b(data, digest_size=_DIGEST).digest())
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(self._edits)
+        except OSError as error:
+            log.warning("the states of edits are not saved: %s", error)
+            with contextlib.suppress(OSError):
+                new.unlink(missing_ok=True)
+        else:
+            self._edits_at = position
+
+    def has(self, namespace: str) -> bool:
+        """Whether there is a snapshot of a namespace, good or not."""
+        return self._file(namespace).exists()
+
+    def load(self, namespace: str, dim: int, active: Ids, position: int) -> Restored | None:
         """The namespace from its snapshot, or ``None`` where it has to be made anew.
 
         Args:
             namespace: which.
             dim: length of the vectors.
-            active: the namespace's active edits by position.
-            stamp: the journal, and where it is now.
+            active: positions of the namespace's active edits, ascending, shape (n,).
+            position: how far the journal has been read.
         """
-        if len(active) < LEAST:
-            return None
         file = self._file(namespace)
-        loaded = load(file, self._kind, dim, stamp)
+        loaded = load(file, self._kind, dim, self._stamp(position))
         if not isinstance(loaded, Loaded):
-            if file.exists():
-                log.warning("an index is made anew: %s", loaded.reason)
+            log.warning("an index is made anew: %s", loaded.reason)
             return None
         try:
+            if loaded.beside[_SEAL].decode() != self._journal.seal(loaded.position):
+                raise ValueError("it is of another journal")
             lexicon = SubjectLexicon.from_bytes(loaded.beside[_LEXICON])
         except (KeyError, ValueError) as error:
-            log.warning("an index is made anew: %s: its lexicon: %s", file, error)
+            log.warning("an index is made anew: %s: %s", file, error)
             return None
-        missing, stale = differences(loaded.index, np.fromiter(active, np.int64, len(active)))
+        missing, stale = differences(loaded.index, active)
         loaded.index.remove(stale)
-        _bring_up(lexicon, active)
+        named = np.fromiter(lexicon.positions(), np.int64)
+        for gone in np.setdiff1d(named, active).tolist():
+            lexicon.remove(gone)
         self._saved[namespace] = (_kind(loaded.index), len(active) - len(missing))
-        return Restored(loaded.index, lexicon, frozenset(missing.tolist()))
+        nameless = np.setdiff1d(active, named, assume_unique=True)
+        return Restored(loaded.index, lexicon, missing, nameless)
 
-    def save(self, namespace: str, index: Index, lexicon: SubjectLexicon, stamp: Stamp) -> None:
+    def save(self, namespace: str, index: Index, lexicon: SubjectLexicon, position: int) -> None:
         """Writes the snapshot of a namespace where it is large, and has changed enough.
 
         The caller lets nobody change index and lexicon meanwhile. A snapshot that cannot be
@@ -108,9 +204,10 @@ class Snapshots:
         same = kind == _kind(index) and abs(count - before) < CHANGED * count
         if count < LEAST or same:
             return
+        beside = {_LEXICON: lexicon.to_bytes(), _SEAL: self._journal.seal(position).encode()}
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
-            save(index, self._file(namespace), stamp, {_LEXICON: lexicon.to_bytes()})  # type: ignore[arg-type]
+            save(index, self._file(namespace), self._stamp(position), beside)  # type: ignore[arg-type]
         except OSError as error:
             log.warning("the index of %s is not saved: %s", namespace, error)
         else:
@@ -119,34 +216,32 @@ class Snapshots:
     def forget(self) -> None:
         """Removes every snapshot, so that all is made anew."""
         self._saved.clear()
+        self._edits_at = 0
         if self._folder.is_dir():
-            for file in self._folder.glob("*.index"):
+            for file in (self._edits, *self._folder.glob("*.index")):
                 file.unlink(missing_ok=True)
 
-    def stamp(self, first: EditRecord, position: int) -> Stamp:
-        """What tells the journal, by its first edit, and where it is.
-
-        Args:
-            first: the journal's oldest edit.
-            position: the last one that has been read.
-        """
-        born = f"{first.edit.id} {first.created_at!r}".encode()
-        return Stamp(self._encoder, position, hashlib.sha256(born).hexdigest()[:32])
+    @property
+    def _edits(self) -> Path:
+        return self._folder / "edits"
 
     def _file(self, namespace: str) -> Path:
         return self._folder / f"{namespace}.index"
+
+    def _stamp(self, position: int) -> Stamp:
+        return Stamp(self._encoder, position, self._journal.seal(1))
+
+
+@functools.cache
+def _code() -> str:
+    """Tells the code that reads edits: another one may tell facts apart by other words."""
+    here = Path(__file__).parent
+    digest = hashlib.blake2b(digest_size=16)
+    for file in sorted([*here.glob("*.py"), *here.glob("*.json")]):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
 
 
 def _kind(index: Index) -> str:
     """What answers now: an index that grows is first of one kind and then of another."""
     return type(index.current if isinstance(index, GrowingIndex) else index).__name__
-
-
-def _bring_up(lexicon: SubjectLexicon, active: Mapping[int, EditRecord]) -> None:
-    """Makes a saved lexicon hold the names of exactly these edits."""
-    held = set(lexicon.positions())
-    for position in held - active.keys():
-        lexicon.remove(position)
-    for position, record in active.items():
-        if position not in held and record.edit.names:
-            lexicon.add(position, record.edit.names)

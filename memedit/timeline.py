@@ -28,6 +28,10 @@ from memedit.conflicts import fact_key
 from memedit.edits import Edit
 from memedit.journal import Event
 from memedit.protocols import EditRecord, State
+from memedit.records import Plain, Records, Source, record_of
+
+FOLD = 50_000
+"""Objects of edits that may gather before those are let go that need none."""
 
 _Place = tuple[float, int, str]
 # When an edit begins, its position, its id: the order of a group.
@@ -39,13 +43,19 @@ class Timeline:
     What is read is taken in at once; states follow with :meth:`settle`, so that a caller who fails
     in between can try again: reading the same events twice changes nothing.
 
+    Args:
+        source: where events are read again, so that most edits need no object; without it all
+            have one.
+        plain: edits that have been read already and stand alone.
+
     Attributes:
-        records: every edit that was ever added, by id, oldest first.
+        records: every edit that was ever added.
         now: seconds since the epoch; it never goes back.
     """
 
-    def __init__(self) -> None:
-        self.records: dict[str, EditRecord] = {}
+    def __init__(self, source: Source | None = None, plain: Plain | None = None) -> None:
+        self.records = Records(source, plain)
+        self._most_held = FOLD
         self.now = float("-inf")
         self._reverted: set[str] = set()
         self._boundaries: list[tuple[float, str]] = []  # a heap of begins and expiries to come
@@ -59,13 +69,24 @@ class Timeline:
 
     # taking in
 
-    def read(self, events: Iterable[Event]) -> None:
-        """Takes these events in, in order; those it knows already change nothing."""
+    def read(self, events: Iterable[Event], *, apart: bool = False) -> None:
+        """Takes these events in, in order; those it knows already change nothing.
+
+        Args:
+            events: the journal's.
+            apart: none of them has to do with an edit that has no object; so it is with all that
+                a snapshot of those leaves out.
+        """
         for event in events:
             if event.kind == "add":
-                if event.edit_id not in self.records:
-                    self._read_add(event)
-            elif event.kind == "revert":
+                if not apart and self.records.plain.holds(event.position):
+                    continue
+                if event.position not in self.records.positions_held():
+                    self._read_add(event, apart)
+                self._touch(event.edit_id)
+                continue
+            self._hold(event.edit_id)
+            if event.kind == "revert":
                 self._reverted.add(event.edit_id)
             elif event.kind == "restore":
                 self._reverted.discard(event.edit_id)
@@ -74,32 +95,22 @@ class Timeline:
                     groups.update(dict.fromkeys(self._groups_of.get(event.edit_id, ())))
                     self._enter(event.edit_id, groups)
             else:
-                self.records[event.edit_id] = replace(
-                    self.records[event.edit_id], version=event.version
-                )
+                self.records.put(replace(self.records[event.edit_id], version=event.version))
             self._touch(event.edit_id)
 
-    def _read_add(self, event: Event) -> None:
-        record = EditRecord(
-            edit=stored_edit(event),
-            position=event.position,
-            namespace=event.namespace,
-            state="active",
-            author=event.author,
-            reason=event.reason,
-            created_at=event.at,
-            supersedes=event.supersedes,
-            valid_from=event.valid_from,
-            expires_at=event.expires_at,
-        )
+    def _read_add(self, event: Event, apart: bool) -> None:
+        record = record_of(event)
         edit_id = event.edit_id
-        self.records[edit_id] = record
+        self.records.put(record)
         for moment in (record.valid_from, record.expires_at):
             if moment is not None and moment > record.created_at:
                 heapq.heappush(self._boundaries, (moment, edit_id))
         named = [*event.supersedes, *event.joins]
         first_of = self._first_of.setdefault(event.namespace, {})
         fact = fact_key(record.edit)
+        if fact not in first_of and not apart:
+            for other in self.records.stating(event.namespace, fact):
+                self._hold(other.edit.id)
         known = first_of.get(fact)
         if known is None:
             first_of[fact] = edit_id
@@ -112,6 +123,13 @@ class Timeline:
         elif named:
             self._enter(edit_id, self._groups_named(named))
 
+    def _hold(self, edit_id: str) -> None:
+        """Makes an object of an edit about which there is more to know than its being there."""
+        record = self.records.hold(edit_id)
+        if record is not None:
+            first_of = self._first_of.setdefault(record.namespace, {})
+            first_of[fact_key(record.edit)] = edit_id
+
     def _groups_named(self, ids: Sequence[str]) -> Iterator[str]:
         for edit_id in ids:
             yield from self._groups_of.get(edit_id, (edit_id,))
@@ -123,6 +141,7 @@ class Timeline:
             members = self._groups.get(group)
             if members is None:
                 # The group of a fact stated once is named after the edit that states it.
+                self._hold(group)
                 members = self._groups[group] = [_place(self.records[group])]
                 self._groups_of.setdefault(group, (group,))
             place = _place(self.records[edit_id])
@@ -153,12 +172,43 @@ class Timeline:
         They stay on the list until :meth:`settled`.
         """
         for edit_id in self._touched:
-            self.records[edit_id] = self._settle_one(self.records[edit_id])
+            self.records.put(self._settle_one(self.records[edit_id]))
         return [self.records[edit_id] for edit_id in self._touched]
 
     def settled(self) -> None:
         """Says that the caller has drawn its conclusions from :meth:`settle`."""
         self._touched.clear()
+
+    def fold(self, *, at_once: bool = True) -> list[EditRecord]:
+        """Lets go of the objects of the edits that stand alone, and returns these.
+
+        Nothing happens while there is something to settle.
+
+        Args:
+            at_once: otherwise only where many have gathered.
+        """
+        held = self.records.held()
+        gathering = not at_once and len(held) < self._most_held
+        if self._touched or gathering or self.records.source is None:
+            return []
+        alone = [record for record in held if self._is_alone(record)]
+        self.records.fold(alone)
+        for record in alone:
+            del self._first_of[record.namespace][fact_key(record.edit)]
+        self._most_held = FOLD + 2 * len(self.records.held())
+        return alone
+
+    def _is_alone(self, record: EditRecord) -> bool:
+        edit_id = record.edit.id
+        return (
+            record.state == "active"
+            and record.valid_from is None
+            and record.expires_at is None
+            and bool(record.edit.names)
+            and edit_id not in self._groups_of
+            and edit_id not in self._beside
+            and self._first_of[record.namespace].get(fact_key(record.edit)) == edit_id
+        )
 
     def is_in_force(self, edit_id: str) -> bool:
         """Whether an edit would answer now if no other stated its fact."""
@@ -175,6 +225,8 @@ class Timeline:
         The states are those of the last :meth:`settle`.
         """
         known = self._first_of.get(namespace, {}).get(fact_key(edit), ())
+        if not known:
+            return self.records.stating(namespace, fact_key(edit))
         found: dict[str, EditRecord] = {}
         for group in self._groups_named([known] if isinstance(known, str) else known):
             members = self._groups.get(group)
@@ -213,15 +265,15 @@ class Timeline:
                     break
         return list(found)
 
-    def needed(self) -> list[EditRecord]:
-        """The edits that answer, or may answer without anybody writing again."""
-        found: dict[str, EditRecord] = {}
-        for edit_id, record in self.records.items():
+    def needed(self) -> list[int]:
+        """Positions of the edits that answer, or may answer without anybody writing again."""
+        found: set[int] = set(self.records.plain.positions().tolist())
+        for record in self.records.held():
             if record.state in ("active", "proposed", "consolidated"):
-                found[edit_id] = record
-                for heir in self.heirs(edit_id, without=False):
-                    found[heir] = self.records[heir]
-        return list(found.values())
+                found.add(record.position)
+                for heir in self.heirs(record.edit.id, without=False):
+                    found.add(self.records[heir].position)
+        return sorted(found)
 
     def _touch(self, edit_id: str) -> None:
         """Marks an edit, and in each of its groups the edit that it may replace or set free."""
@@ -274,13 +326,6 @@ def has_begun(record: EditRecord, now: float) -> bool:
     So an edit that begins at once does so for every process, however far apart their clocks are.
     """
     return record.valid_from is None or record.valid_from <= max(now, record.created_at)
-
-
-def stored_edit(event: Event) -> Edit:
-    """The edit as it was stored: checked then, so that stricter checks later do not lose it."""
-    given = dict(event.edit or {})
-    given["aliases"] = tuple(given.get("aliases", ()))
-    return Edit(**given)
 
 
 def _place(record: EditRecord) -> _Place:

@@ -13,7 +13,7 @@ import math
 import re
 import unicodedata
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
@@ -78,24 +78,27 @@ class _Word:
 
 
 class VariantIndex:
-    """The words of names, and the texts that have some of them. Not thread-safe."""
+    """The words of names, and the texts that have some of them. Not thread-safe.
 
-    __slots__ = ("_names", "_positions")
+    Args:
+        names_of: the names of the edit at a position, all that were added and no other.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_count", "_names_of", "_positions")
+
+    def __init__(self, names_of: Callable[[int], Sequence[str]]) -> None:
+        self._names_of = names_of
         self._positions: dict[str, array[int]] = {}
-        self._names: dict[int, tuple[str, ...]] = {}
+        self._count = 0
 
     def __len__(self) -> int:
-        """How many edits are known."""
-        return len(self._names)
+        """How many names are known."""
+        return self._count
 
     def add(self, position: int, names: Iterable[str]) -> None:
         """Makes the words of these names lead to the edit at ``position``."""
         kept = tuple(names)
-        if not kept:
-            return
-        self._names[position] = (*self._names.get(position, ()), *kept)
+        self._count += len(kept)
         for key in dict.fromkeys(key for name in kept for key in _keys(name)):
             held = self._positions.get(key)
             if held is None:
@@ -104,8 +107,10 @@ class VariantIndex:
                 held.append(position)
 
     def remove(self, position: int) -> None:
-        """Forgets the names of this position; nothing happens where there are none."""
-        for key in dict.fromkeys(k for name in self._names.pop(position, ()) for k in _keys(name)):
+        """Forgets the names of this position; to be called while ``names_of`` still gives them."""
+        names = self._names_of(position)
+        self._count -= len(names)
+        for key in dict.fromkeys(key for name in names for key in _keys(name)):
             held = self._positions[key]
             held.remove(position)
             if not held:
@@ -124,14 +129,14 @@ class VariantIndex:
             exclude: spans, as ``(start, end)``, that name somebody for certain.
             include: positions to compare in any case, where a word of theirs is there.
         """
-        if not self._names:
+        if not self._count:
             return []
         taken = list(exclude)
         words = [w for w in _words(text) if not any(a < w.end and w.start < b for a, b in taken)]
         found = []
         for position, at in self._near(words, frozenset(include)):
             best = max(
-                (_compared(text, words, at, name) for name in self._names[position]),
+                (_compared(text, words, at, name) for name in self._names_of(position)),
                 key=lambda pair: pair[1][0] + pair[1][10],
             )
             (start, end), row = best
@@ -157,7 +162,7 @@ class VariantIndex:
                 beside = [o for j, o in hits[max(0, n - 2) : n + 3] if 0 < abs(j - i) <= _NEAR]
                 shared = {p for other in beside for p in _common(held, other)}
                 shared |= include.intersection(held)
-            weight = math.log(1 + len(self._names) / len(held))
+            weight = math.log(1 + self._count / len(held))
             for position in shared:
                 worth[position] = worth.get(position, 0.0) + weight
                 rarest[position] = min(rarest.get(position, (len(held), i)), (len(held), i))
@@ -207,16 +212,20 @@ def fold(text: str) -> str:
 def _compared(
     text: str, words: Sequence[_Word], at: int, name: str
 ) -> tuple[tuple[int, int], tuple[float, ...]]:
-    """Where around ``words[at]`` the name is meant, and how like it is; all but the last feature."""
+    """Where around ``words[at]`` the name is meant, and :data:`FEATURES` but the last of it."""
     parts = _parts(name)
     cased = any(not w.capital for w in words) or len(words) < 3
     first = last = at
-    while first > 0 and _joined(text, words[first - 1], words[first]) and _belongs(
-        words[first - 1], parts, cased and first - 1 > 0
+    while (
+        first > 0
+        and _joined(text, words[first - 1], words[first])
+        and _belongs(words[first - 1], parts, cased and first - 1 > 0)
     ):
         first -= 1
-    while last + 1 < len(words) and _joined(text, words[last], words[last + 1]) and _belongs(
-        words[last + 1], parts, cased
+    while (
+        last + 1 < len(words)
+        and _joined(text, words[last], words[last + 1])
+        and _belongs(words[last + 1], parts, cased)
     ):
         last += 1
     while first < at and words[first].plain in STOP_WORDS:
@@ -236,7 +245,9 @@ def _compared(
             misspelt = misspelt or hit is not None
         if hit is not None:
             place[i] = hit
-    wanted = [j for j, part in enumerate(parts) if part not in STOP_WORDS] or list(range(len(parts)))
+    wanted = [j for j, part in enumerate(parts) if part not in STOP_WORDS] or list(
+        range(len(parts))
+    )
     total = sum(len(parts[j]) for j in wanted)
     got = set(place.values())
     covered = sum(
@@ -284,7 +295,7 @@ def _belongs(word: _Word, parts: Sequence[str], cased: bool) -> bool:
 
 
 def _initial(word: str, part: str) -> bool:
-    return len(word) == 1 != len(part) and part[0] == word and word.isalpha() or (
+    return (len(word) == 1 != len(part) and part[0] == word and word.isalpha()) or (
         len(part) == 1 != len(word) and word[0] == part and part.isalpha()
     )
 

@@ -1,4 +1,4 @@
-"""What the journal says, held in main memory: states, and per namespace an index and a lexicon.
+"""What the journal says, held in main memory: states, and per namespace an index and the names.
 
 A :class:`View` changes in two ways only: by reading events from the journal, and by the clock,
 when an edit begins or expires. Who writes events reads them back through it like everybody else,
@@ -8,12 +8,12 @@ so that two processes on one file cannot come to different states.
 from __future__ import annotations
 
 import difflib
+import gc
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
 
 import numpy as np
 
@@ -22,13 +22,14 @@ from memedit.edits import Edit
 from memedit.errors import MemoryFileVersion
 from memedit.indexes import make_index
 from memedit.indexes.growing import GrowingIndex
-from memedit.journal import Journal
+from memedit.journal import Event, Journal
 from memedit.moments import Moment, seconds
+from memedit.names import Named, Names
 from memedit.planning import Answers, Stated, positions_of
 from memedit.protocols import Candidate, EditRecord, Encoder, Index, Vectors
-from memedit.names import Named, Names
-from memedit.snapshots import LEAST, Restored, Snapshots
-from memedit.timeline import Timeline, stored_edit
+from memedit.records import stored_edit
+from memedit.snapshots import LEAST, Snapshots
+from memedit.timeline import Timeline
 
 MAX_MENTIONED = 16
 """Most edits that are candidates because the query has their subject's name."""
@@ -38,6 +39,8 @@ CHUNK = 10_000
 
 # Most edits about one subject that a new one is compared with, the newest.
 _ABOUT = 64
+# Most edits with one answer that a new one is held against, the newest.
+_ANSWERING = 256
 # Up to this many mentioned edits are compared with the query one by one; beyond it, going down
 # the index's ranking until enough of them have come by is cheaper.
 _MENTIONED_ONE_BY_ONE = 256
@@ -50,7 +53,7 @@ class Namespace:
     index: Index | None = None  # made with the first vector, which tells its length
     names: Names = field(default_factory=Names)
     unnamed: set[int] = field(default_factory=set)  # active edits whose subject is not known
-    active: dict[int, EditRecord] = field(default_factory=dict)  # by position
+    active: set[int] = field(default_factory=set)  # positions
     # What states a fact and is not found by the lexicon: edits that are proposed, consolidated, or
     # without a known subject.
     aside: Stated = field(default_factory=Stated)
@@ -77,12 +80,14 @@ class Facts:
         """The newest of the live or proposed edits that share a name with this one."""
         space = self._space
         positions = sorted(positions_of(space.names.lexicon, edit), reverse=True)
-        found = [space.active[position] for position in positions[:_ABOUT]]
-        return found + list(islice(space.aside.about(edit), _ABOUT))
+        found = self._timeline.records.at(positions[:_ABOUT])
+        return list(found.values()) + list(islice(space.aside.about(edit), _ABOUT))
 
     def answering(self, name: str) -> list[EditRecord]:
-        """The active edits with this target, of those that rules know relations of."""
-        return self._space.answers.find(name)
+        """The newest of the active edits with this target, of those that rules know."""
+        held = sorted(self._space.answers.find(name), key=lambda r: r.position, reverse=True)
+        alone = self._timeline.records.answering(self._namespace, name, _ANSWERING)
+        return held[:_ANSWERING] + alone
 
 
 class View:
@@ -112,14 +117,15 @@ class View:
         self.clock = clock
         self.lock = threading.RLock()
         self.journal = Journal(path, clock=clock)
-        self.timeline = Timeline()
+        self.timeline = Timeline(self.journal)
         self.namespaces: dict[str, Namespace] = {}
         self._index_kind = index
         self._position = 0
         self._version: tuple[int, int] | None = None  # of the journal, as it was last read
+        self._is_new = True  # nothing has been taken up yet
         self._opened = False
         self._closed = False
-        self._snapshots = Snapshots(self.journal.path, index, encoder.name)
+        self._snapshots = Snapshots(self.journal, index, encoder.name)
         try:
             if reencode:
                 self.reencode()
@@ -145,15 +151,36 @@ class View:
         self.reencode()
         with self.lock:
             self._snapshots.forget()
-            self.timeline = Timeline()
-            self.namespaces = {}
-            self._position = 0
+            self._is_new = True
             self._version = None
             self.refresh()
             for space in self.namespaces.values():
                 if isinstance(space.index, GrowingIndex):
                     space.index.wait()
             self.save_snapshots()
+
+    def problems(self) -> list[str]:
+        """What is not as the journal says, as sentences; every event is read again for it."""
+        with self.lock:
+            self.refresh()
+            found = []
+            last = self._position
+            fresh = self._timeline_of(lambda event: event.position <= last, self.timeline.now)
+            self._forget_answers(self.timeline.fold())
+            fresh.fold()
+            if fresh.records != self.timeline.records:
+                found.append("the states in this process are not those of the journal; reopen it")
+            for name, space in self.namespaces.items():
+                active = set(fresh.records.plain.positions(name).tolist())
+                active.update(
+                    record.position
+                    for record in fresh.records.held()
+                    if record.namespace == name and record.state == "active"
+                )
+                held = 0 if space.index is None else len(space.index)
+                if active != space.active or held != len(active):
+                    found.append(f"the index of {name} does not hold the active edits; rebuild it")
+        return found
 
     # reading events
 
@@ -175,29 +202,100 @@ class View:
         if version == self._version and not self.timeline.is_due(now):
             return False
         self._version = None
+        changed = self._open(now) if self._is_new else self._read(known, now)
+        self._version = version  # only now: a failure above has to show again at the next look
+        return changed
+
+    def _read(self, known: Mapping[int, Vectors], now: float) -> bool:
+        """Takes in what came since the last look."""
         changed = self.timeline.advance(now)
-        position = self._position
-        # A snapshot serves whoever takes up all at once; without one that would only take room.
-        restoring = not self._opened and self._snapshots.exist()
+        while events := self.journal.read_since(self._position, CHUNK):
+            self.timeline.read(events)
+            self.timeline.advance(now)
+            self._settle(known)
+            self._position = events[-1].position
+            changed = True
+        self._settle(known)
+        if alone := self.timeline.fold(at_once=False):
+            self._forget_answers(alone)
+        return changed
+
+    def _forget_answers(self, records: Iterable[EditRecord]) -> None:
+        """Of edits that have no object any more: :class:`~memedit.records.Plain` knows them."""
+        for record in records:
+            self.namespaces[record.namespace].answers.remove(record)
+
+    def _open(self, now: float) -> bool:
+        """Takes everything up, from snapshots as far as these are good. May be repeated."""
+        # So many objects are made and so few let go that looking for garbage is half of the time.
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            return self._take_everything_up(now)
+        finally:
+            if collects:
+                gc.enable()
+
+    def _take_everything_up(self, now: float) -> bool:
+        plain, position = self._snapshots.load_edits()
+        self.timeline = Timeline(self.journal, plain)
+        self.namespaces = {}
+        self.timeline.advance(now)
+        others = np.setdiff1d(np.arange(1, position + 1), plain.positions(), assume_unique=True)
+        for start in range(0, len(others), CHUNK):
+            some = self.journal.events_at(others[start : start + CHUNK].tolist())
+            self.timeline.read(some, apart=True)
         while events := self.journal.read_since(position, CHUNK):
             self.timeline.read(events)
             self.timeline.advance(now)
             position = events[-1].position
-            changed = True
-            if not restoring:
-                self._settle(known)
-                self._position = position
-        self._settle(known, position if restoring else None)
+            self.timeline.settle()
+            self.timeline.settled()
+            self.timeline.fold(at_once=False)
+        self.timeline.settle()
+        self.timeline.settled()
         self._position = position
-        self._version = version  # only now: a failure above has to show again at the next look
-        return changed
+        held: dict[str, list[EditRecord]] = {}
+        for record in self.timeline.records.held():
+            held.setdefault(record.namespace, []).append(record)
+        for namespace in dict.fromkeys([*self.timeline.records.plain.namespaces, *held]):
+            self.namespaces[namespace] = self._taken_up(namespace, held.get(namespace, ()))
+        self._is_new = False
+        return position > 0
 
-    def _settle(self, known: Mapping[int, Vectors], position: int | None = None) -> None:
+    def _taken_up(self, namespace: str, held: Sequence[EditRecord]) -> Namespace:
+        """A namespace as it stands, of whose edits these have objects."""
+        records = self.timeline.records
+        answering = [record.position for record in held if record.state == "active"]
+        plain = records.plain.positions(namespace)
+        positions = np.sort(np.concatenate([plain, np.array(answering, np.int64)]))
+        space = Namespace(active=set(positions.tolist()))
+        missing = nameless = positions
+        if self._snapshots.has(namespace) and len(positions) >= LEAST:
+            (row,) = self.vectors(list(records.at(positions[:1].tolist()).values())).values()
+            restored = self._snapshots.load(namespace, len(row), positions, self._position)
+            if restored is not None:
+                space.index, space.names = restored.index, Names(restored.lexicon)
+                missing, nameless = restored.missing, restored.nameless
+        unknown = np.union1d(missing, nameless)
+        # Chunk by chunk, so that vectors are never all in memory beside the index.
+        for start in range(0, len(unknown), CHUNK):
+            some = records.at(unknown[start : start + CHUNK].tolist())
+            for position in np.intersect1d(nameless, list(some)).tolist():
+                self._put_names(space, some[position])
+            lacking = np.intersect1d(missing, list(some)).tolist()
+            self._put_rows(space, self.vectors([some[position] for position in lacking]))
+        for record in held:
+            if record.state == "active":
+                space.answers.add(record)
+            self._put_aside(space, record)
+        return space
+
+    def _settle(self, known: Mapping[int, Vectors]) -> None:
         """Brings the namespaces to what the timeline says. May be repeated after it failed.
 
         Args:
             known: vectors of new edits.
-            position: how far the journal has been read, where a snapshot may serve.
         """
         coming: dict[str, list[EditRecord]] = {}
         going: dict[str, list[EditRecord]] = {}
@@ -210,30 +308,26 @@ class View:
             elif record.state != "active" and is_held:
                 going.setdefault(record.namespace, []).append(record)
         # All that can fail comes before the first change of a namespace.
-        restored = {name: self._restored(name, some, position) for name, some in coming.items()}
-        vectors = self.vectors(
-            [
-                record
-                for name, some in coming.items()
-                for record in some
-                if (held := restored[name]) is None or record.position in held.missing
-            ],
-            known,
-        )
+        vectors = self.vectors([record for some in coming.values() for record in some], known)
         for name, some in going.items():
             self._let_go(self.namespaces[name], some)
         for name, some in coming.items():
-            self._take_up(self.namespaces[name], some, vectors, restored[name])
+            self._take_up(self.namespaces[name], some, vectors)
         for record in records:
             space = self.namespaces[record.namespace]
-            if record.position in space.active:
-                space.active[record.position] = record
-            named = bool(record.edit.names) and record.state == "active"
-            if record.state in ("active", "proposed", "consolidated") and not named:
-                space.aside.add(record)
-            elif record.edit.id in space.aside:
-                space.aside.remove(record.edit.id)
+            if record.state == "active":
+                space.answers.add(record)
+            self._put_aside(space, record)
         self.timeline.settled()
+
+    @staticmethod
+    def _put_aside(space: Namespace, record: EditRecord) -> None:
+        """Has an edit found by what it states where the lexicon does not find it."""
+        named = bool(record.edit.names) and record.state == "active"
+        if record.state in ("active", "proposed", "consolidated") and not named:
+            space.aside.add(record)
+        elif record.edit.id in space.aside:
+            space.aside.remove(record.edit.id)
 
     @staticmethod
     def _let_go(space: Namespace, records: Sequence[EditRecord]) -> None:
@@ -241,46 +335,33 @@ class View:
             space.names.remove(record.position)
             space.unnamed.discard(record.position)
             space.answers.remove(record)
-            del space.active[record.position]
+            space.active.discard(record.position)
         if space.index is not None:
             space.index.remove(np.array([record.position for record in records], dtype=np.int64))
 
-    def _restored(
-        self, namespace: str, records: Sequence[EditRecord], position: int | None
-    ) -> Restored | None:
-        """A namespace from its snapshot, where it has nothing yet and there is a good one."""
-        if position is None or self.namespaces[namespace].active or len(records) < LEAST:
-            return None
-        (row,) = self.vectors(records[:1]).values()
-        first = next(iter(self.timeline.records.values()))
-        active = {record.position: record for record in records}
-        stamp = self._snapshots.stamp(first, position)
-        return self._snapshots.load(namespace, len(row), active, stamp)
-
     def _take_up(
-        self,
-        space: Namespace,
-        records: Sequence[EditRecord],
-        vectors: Mapping[int, Vectors],
-        restored: Restored | None,
+        self, space: Namespace, records: Sequence[EditRecord], vectors: Mapping[int, Vectors]
     ) -> None:
         records = sorted(records, key=lambda record: record.position)
-        lacking = [record.position for record in records if record.position in vectors]
-        if restored is not None:
-            space.index, space.names = restored.index, Names(restored.lexicon)
-            lacking = [position for position in lacking if position in restored.missing]
-        if lacking:
-            rows = np.stack([vectors[position] for position in lacking])
-            if space.index is None:
-                space.index = make_index(self._index_kind, rows.shape[1])
-            space.index.add(np.array(lacking, dtype=np.int64), rows)
+        self._put_rows(space, {record.position: vectors[record.position] for record in records})
         for record in records:
-            if restored is None:
-                space.names.add(record.position, record.edit.names)
-            if not record.edit.names:
-                space.unnamed.add(record.position)
-            space.answers.add(record)
-            space.active[record.position] = record
+            self._put_names(space, record)
+            space.active.add(record.position)
+
+    @staticmethod
+    def _put_names(space: Namespace, record: EditRecord) -> None:
+        if record.edit.names:
+            space.names.add(record.position, record.edit.names)
+        else:
+            space.unnamed.add(record.position)
+
+    def _put_rows(self, space: Namespace, vectors: Mapping[int, Vectors]) -> None:
+        if not vectors:
+            return
+        rows = np.stack(list(vectors.values()))
+        if space.index is None:
+            space.index = make_index(self._index_kind, rows.shape[1])
+        space.index.add(np.array(list(vectors), dtype=np.int64), rows)
 
     def vectors(
         self,
@@ -331,13 +412,13 @@ class View:
 
     def save_snapshots(self) -> None:
         """Saves what is worth it, as it was last read; the caller has the lock."""
-        first = next(iter(self.timeline.records.values()), None)
-        if first is None:
+        if self._is_new:
             return
-        stamp = self._snapshots.stamp(first, self._position)
+        self._forget_answers(self.timeline.fold())
+        self._snapshots.save_edits(self.timeline.records.plain, self._position)
         for name, space in self.namespaces.items():
             if space.index is not None:
-                self._snapshots.save(name, space.index, space.names.lexicon, stamp)
+                self._snapshots.save(name, space.index, space.names.lexicon, self._position)
 
     # finding
 
@@ -365,25 +446,26 @@ class View:
             k: most edits without a known subject.
         """
         live = [one for one in named if one.position in space.active]
-        known = [one for one in live if one.likeness is None]
+        known = [one.position for one in live if one.likeness is None]
         cosines: dict[int, float] = {}
         if len(known) > MAX_MENTIONED and query is not None:
-            cosines = dict(self._closest(space, query, {one.position: one for one in known}))
+            cosines = dict(self._closest(space, query, known))
             live = [one for one in live if one.likeness is not None or one.position in cosines]
+        near: list[tuple[int, float]] = []
+        if space.unnamed and query is not None:
+            near = self._closest(space, query, space.unnamed)[:k]
+        positions = [one.position for one in live] + [position for position, _ in near]
+        records = self.timeline.records.at(positions)
         found = [
             Candidate(
-                space.active[one.position].edit,
+                records[one.position].edit,
                 None if one.position not in cosines else clipped(cosines[one.position]),
                 (one.start, one.end),
                 one.likeness,
             )
             for one in live
         ]
-        if space.unnamed and query is not None:
-            found += [
-                Candidate(space.active[position].edit, clipped(cosine))
-                for position, cosine in self._closest(space, query, space.unnamed)[:k]
-            ]
+        found += [Candidate(records[position].edit, clipped(cosine)) for position, cosine in near]
         return found
 
     def _closest(
@@ -393,7 +475,7 @@ class View:
         if not positions or space.index is None:
             return []
         if len(positions) <= _MENTIONED_ONE_BY_ONE:
-            rows = self.vectors([space.active[position] for position in positions])
+            rows = self.vectors(list(self.timeline.records.at(positions).values()))
             scored = [(position, float(row @ query)) for position, row in rows.items()]
             return sorted(scored, key=lambda pair: (-pair[1], pair[0]))[:MAX_MENTIONED]
         depth = 4 * _MENTIONED_ONE_BY_ONE
@@ -407,28 +489,33 @@ class View:
 
     def close_ids(self, edit_id: str) -> list[str]:
         """At most three ids that somebody may have meant by this one."""
-        ids = self.timeline.records
-        longer = [known for known in ids if known.startswith(edit_id)] if edit_id else []
-        if longer:
-            return longer[:3]
+        if longer := self.journal.ids_from(edit_id, 3) if edit_id else []:
+            return longer
         # The newest only: comparing with a million would take half a minute.
-        newest = list(ids)[-2_000:]
-        return difflib.get_close_matches(edit_id, newest, n=3, cutoff=0.7)
+        return difflib.get_close_matches(edit_id, self.journal.newest_ids(2_000), n=3, cutoff=0.7)
 
     def timeline_at(self, moment: Moment) -> Timeline:
         """What had been written until a moment, in the states of that moment."""
         until = seconds(moment, "as_of")
-        past = Timeline()
+        return self._timeline_of(lambda event: event.at <= until, until)
+
+    def _timeline_of(self, counts: Callable[[Event], bool], now: float) -> Timeline:
+        """The journal's first events, those that count, in the states of a moment."""
+        made = Timeline(self.journal)
         position = 0
         while events := self.journal.read_since(position, CHUNK):
-            written = [event for event in events if event.at <= until]
-            past.read(written)
+            written = [event for event in events if counts(event)]
+            made.read(written)
+            made.settle()
+            made.settled()
+            made.fold(at_once=False)
             position = events[-1].position
             if len(written) < len(events):
                 break
-        past.advance(until)
-        past.settle()
-        return past
+        made.advance(now)
+        made.settle()
+        made.settled()
+        return made
 
     def search_past(
         self, text: str, k: int, records: Sequence[EditRecord]

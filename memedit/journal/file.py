@@ -14,9 +14,10 @@ import contextlib
 import json
 import os
 import sqlite3
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,67 @@ class Journal:
         if len(events) < limit and last > position + len(events):
             raise self._damaged(f"event {position + len(events) + 1} is missing")
         return events
+
+    def events_at(self, positions: Iterable[int]) -> list[Event]:
+        """The events at these positions, ascending; those that there are none at are left out.
+
+        Raises:
+            MemoryFileDamaged: one of them fails its checksum.
+        """
+        return self._events_among("position", sorted(map(int, positions)))
+
+    def adds(self, edit_ids: Iterable[str]) -> list[Event]:
+        """The events that added these edits, ascending.
+
+        Raises:
+            MemoryFileDamaged: one of their events fails its checksum.
+        """
+        found = self._events_among("edit_id", list(edit_ids))
+        return sorted((e for e in found if e.kind == "add"), key=lambda event: event.position)
+
+    def ids_from(self, prefix: str, most: int) -> list[str]:
+        """At most so many ids of edits that begin with this, in alphabetical order."""
+        with self._reading, self._translated():
+            self._check_file()
+            rows = self._reader.execute(
+                "SELECT DISTINCT edit_id FROM events WHERE edit_id >= ? AND edit_id < ? "
+                "ORDER BY edit_id LIMIT ?",
+                (prefix, prefix + chr(sys.maxunicode), most),
+            ).fetchall()
+        return [edit_id for (edit_id,) in rows]
+
+    def newest_ids(self, most: int) -> list[str]:
+        """Ids of the edits that the newest events happened to, at most so many, oldest first."""
+        with self._reading, self._translated():
+            self._check_file()
+            rows = self._reader.execute(
+                "SELECT edit_id FROM events ORDER BY position DESC LIMIT ?", (most,)
+            ).fetchall()
+        return list(dict.fromkeys(edit_id for (edit_id,) in reversed(rows)))
+
+    def seal(self, position: int) -> str:
+        """What tells the journal up to an event from all others, and is empty where that is gone.
+
+        Events never change and each has a checksum over its time and content, so that a copy of
+        the file that took another way has another seal from there on.
+        """
+        with self._reading, self._translated():
+            self._check_file()
+            rows = self._reader.execute(
+                "SELECT checksum FROM events WHERE position IN (1, ?) ORDER BY position",
+                (position,),
+            ).fetchall()
+        return (
+            "-".join(checksum.hex() for (checksum,) in rows) if len(rows) > (position > 1) else ""
+        )
+
+    def is_whole(self) -> bool:
+        """Whether no event is missing; none is read, so that one may be damaged."""
+        with self._reading, self._translated():
+            self._check_file()
+            last = last_position(self._reader)
+            (count,) = self._reader.execute("SELECT count(*) FROM events").fetchone()
+        return int(count) >= last
 
     def history(self, edit_id: str) -> list[Event]:
         """The events of one edit, in order.
@@ -476,6 +538,21 @@ class Journal:
         if event is None:
             raise self._damaged(f"event {row[0]} fails its checksum")
         return event
+
+    def _events_among(self, column: str, values: Sequence[int | str]) -> list[Event]:
+        """The events with these values in a column."""
+        events: list[Event] = []
+        with self._reading, self._translated():
+            self._check_file()
+            for start in range(0, len(values), _POSITIONS_PER_QUERY):
+                some = json.dumps(values[start : start + _POSITIONS_PER_QUERY])
+                rows = self._reader.execute(
+                    f"SELECT {COLUMNS} FROM events "  # noqa: S608
+                    f"WHERE {column} IN (SELECT value FROM json_each(?)) ORDER BY position",
+                    (some,),
+                ).fetchall()
+                events += map(self._event, rows)
+        return events
 
     def _stored_vectors(self, encoder: str, positions: Iterable[int]) -> dict[int, Vectors | None]:
         """Rows by position; ``None`` where the stored one fails its checksum."""

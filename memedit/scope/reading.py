@@ -35,7 +35,9 @@ _NAMED = re.compile(
     r"\b(?:it|they|them|he|him|she|her|there|that (?:one|place|company|person|city|team|club))\b",
     re.IGNORECASE,
 )
-_DUMMY = re.compile(r"\b(?:is|was) (?:it|there)\b|\b(?:it|there)(?:'s| is| was) (?:a|an|the|any)\b", re.I)
+_DUMMY = re.compile(
+    r"\b(?:is|was) (?:it|there)\b|\b(?:it|there)(?:'s| is| was) (?:a|an|the|any)\b", re.I
+)
 
 
 def split_sentences(text: str) -> list[Span]:
@@ -83,7 +85,7 @@ def readings(text: str, spans: Sequence[Span], sentences: Sequence[Span]) -> lis
 
 
 def masked(text: str, spans: Iterable[Span], part: Span) -> str:
-    """``text[part]`` with :data:`MASK` for each span inside it, cut around them where it is long."""
+    """``text[part]`` with :data:`MASK` for each span in it; a long one is cut around the first."""
     pieces, last = [], part[0]
     first = None
     for start, end in sorted(spans):

@@ -172,7 +172,7 @@ class _Model:
                 "again with 'memedit scope train'"
             ) from error
         # On a processor without bfloat16 instructions it would be emulated, and slow.
-        fast = device != "cpu" or torch.backends.mkldnn.is_available() and _has_bfloat16(torch)
+        fast = device != "cpu" or (torch.backends.mkldnn.is_available() and _has_bfloat16(torch))
         self._model = model.to(device, torch.bfloat16 if fast else torch.float32).eval()
         self._ids = functools.lru_cache(maxsize=65_536)(self._encoded)
 

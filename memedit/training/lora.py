@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from memedit.encoders import packaged_folder
 from memedit.scope.relation import HEAD, PREFIX, mean_of, padded, pair_ids, token_ids
 
 RANK, ALPHA = 16, 32
-STEPS, BATCH, RATE = 3_600, 64, 1e-3
+STEPS, BATCH, RATE = 2_600, 64, 1e-3
 SMOOTHING = 0.01
 MOST = 32.0
 TARGETS = (
@@ -36,7 +35,7 @@ _AT_ONCE = 4
 # Batches drawn together and then sorted by length, so that little is padded.
 
 
-class LowRank(nn.Module):
+class LowRank(nn.Module):  # type: ignore[misc]
     """A linear layer that stays as it is, and a change of rank :data:`RANK` beside it."""
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -54,7 +53,7 @@ class LowRank(nn.Module):
         return out
 
 
-class Learner(nn.Module):
+class Learner(nn.Module):  # type: ignore[misc]
     """The encoder with its changes and the head; what :mod:`memedit.scope.relation` later merges.
 
     Args:
@@ -176,12 +175,12 @@ def learn(
             logits = learner([pairs[i] for i in batch])
         wanted = torch.tensor(target[batch], dtype=torch.float32)
         loss = nn.functional.binary_cross_entropy_with_logits(logits.float(), wanted)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        total += float(loss)
+        total += loss.item()
         if step % 100 == 0 or step == steps:
             losses.append(round(total / (step % 100 or 100), 4))
             total = 0.0

@@ -279,4 +279,3 @@ def _joined(one: str, other: str, random: Random) -> str:
     """Two questions about one subject in one sentence, in either order."""
     first, second = random.sample([one.rstrip(" ?.:"), other.rstrip(" ?.:")], 2)
     return f"{first}, and {second[:1].lower()}{second[1:]}?"
-

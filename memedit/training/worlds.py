@@ -72,9 +72,7 @@ class World:
         """The edits whose subject a text names, as a memory finds them: places and candidates."""
         named = self.names.find(query)
         return [one.position for one in named], [
-            Candidate(
-                self.edits[one.position], mention=(one.start, one.end), likeness=one.likeness
-            )
+            Candidate(self.edits[one.position], mention=(one.start, one.end), likeness=one.likeness)
             for one in named
         ]
 
@@ -118,7 +116,8 @@ def counterfact_part(subject: str, reserved: frozenset[str]) -> Part:
 
 def counterfact(data: Path, part: Part) -> World:
     """CounterFact's train and dev edits together, with the prompts, rephrases and locality prompts
-    of one part; in ``fit`` and ``hold`` without the dev edits."""
+    of one part; in ``fit`` and ``hold`` without the dev edits.
+    """
     world, patterns = World(f"counterfact {part}"), relation_patterns(data)
     dev = read(data, "counterfact/dev.json")
     train = read(data, "counterfact/train.json")
@@ -271,4 +270,3 @@ def _relation_of(edit: Edit, templates: Sequence[tuple[str, str]]) -> Iterable[s
         return ()
     said = plain(edit.statement.replace(edit.subject, " subject ", 1))
     return [relation for stem, relation in templates if said.startswith(stem)][:1]
-
