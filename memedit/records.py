@@ -2,7 +2,7 @@
 
 An edit that stands alone (nothing else states its fact, nobody has reverted, consolidated or
 replaced it, it has no times, and its subject is known) is told by four numbers: its position, its
-namespace, and hashes of its fact and of its answer. :class:`Plain` holds these as columns, 30 bytes
+namespace, and hashes of its fact and of its answer. :class:`Plain` holds these as columns, 28 bytes
 an edit; what the edit says is read from the journal when somebody asks. All others are objects.
 :class:`Records` gives both as if they were one.
 """
