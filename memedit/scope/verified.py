@@ -54,6 +54,12 @@ SCANNED = 20_000
 FLOOR = 0.4
 """Lowest cosine at which an edit whose subject is not known is looked at."""
 
+NAME_FLOOR = 0.01
+"""Least probability, by likeness alone, of a variant that the query is read for."""
+
+LIKELY = 4
+"""Most variants of names that a query is read for."""
+
 _WORD = re.compile(r"[^\W_]+")
 
 
@@ -98,25 +104,40 @@ class VerifiedScope:
         """How the weights were made and what was measured: command, seed, data, date, figures."""
         return dict(self._data["report"])
 
+    def use(self, data: dict[str, Any]) -> None:
+        """Takes these weights instead of a file's; for the training, which has no file yet."""
+        self.__dict__["_data"] = data
+        self.__dict__.pop("_weights", None)
+        self.__dict__.pop("_names", None)
+
     def judge(self, batch: Sequence[tuple[str, Sequence[Candidate]]]) -> list[list[Judgement]]:
         """For each query, a judgement of each candidate, in their order.
 
         One call of the verifier for the whole batch, and none where no candidate is named.
         """
-        weights = self._weights
         results = []
         for (_, candidates), found in zip(batch, self.pairs(batch), strict=True):
             judged = [Judgement(0.0)] * len(candidates)
-            for column, pair in found:
-                logit = float(np.dot(weights[pair.head, :-1], pair.row) + weights[pair.head, -1])
+            heads = np.array([pair.head for _, pair in found], dtype=np.int64)
+            rows = np.array([pair.row for _, pair in found]).reshape(-1, len(FEATURES))
+            for (column, pair), p in zip(found, self.probabilities(heads, rows), strict=True):
                 judged[column] = Judgement(
-                    probability=1.0 / (1.0 + math.exp(-max(-60.0, min(60.0, logit)))),
+                    probability=float(p),
                     relation=1.0 / (1.0 + math.exp(-pair.row[0])),
                     asked=pair.text,
                     stated=pair.key,
                 )
             results.append(judged)
         return results
+
+    def probabilities(
+        self, heads: NDArray[np.int64], rows: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """The probability of each row of features, (rows,); ``heads`` are places in HEADS."""
+        weights = self._weights[heads]
+        logits = (rows * weights[:, :-1]).sum(axis=1) + weights[:, -1]
+        probability: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-np.clip(logits, -60.0, 60.0)))
+        return probability
 
     def pairs(
         self, batch: Sequence[tuple[str, Sequence[Candidate]]]
@@ -125,7 +146,10 @@ class VerifiedScope:
 
         Public because the training reads it.
         """
-        found = [_pairs(query, candidates) for query, candidates in batch]
+        found = [
+            _pairs(query, self._worth_reading(candidates), candidates)
+            for query, candidates in batch
+        ]
         flat = [pair for group in found for _, pair in group]
         asked = [(text, pair.key) for pair in flat for text in pair.texts]
         logits = dict(zip(asked, self.verifier.logits(asked).tolist(), strict=True))
@@ -136,12 +160,34 @@ class VerifiedScope:
             pair.row = [relation, min(0.0, relation), *likeness, *_whole(pair)]
         return found
 
+    def _worth_reading(self, candidates: Sequence[Candidate]) -> list[int]:
+        """The candidates that are named, or whose name is like enough to ask on; their columns."""
+        weights, least = self._names
+        likely: list[tuple[float, int]] = []
+        columns = []
+        for column, candidate in enumerate(candidates):
+            if candidate.likeness is None:
+                columns.append(column)
+                continue
+            logit = float(weights[:-1] @ np.array(candidate.likeness) + weights[-1])
+            if logit >= least:
+                likely.append((-logit, column))
+        return columns + [column for _, column in sorted(likely)[:LIKELY]]
+
+    @functools.cached_property
+    def _names(self) -> tuple[NDArray[np.float64], float]:
+        """Weights and bias of what likeness alone says, and the least log-odds."""
+        data = self._data["names"]
+        weights = [data["weights"][name] for name in NAME_FEATURES]
+        floor = float(data["floor"])
+        return np.array([*weights, data["bias"]]), math.log(floor / (1 - floor))
+
     @functools.cached_property
     def _data(self) -> dict[str, Any]:
         try:
             data: dict[str, Any] = json.loads(self._path.read_text(encoding="utf-8"))
             features, heads = tuple(data["features"]), data["heads"]
-            complete = {"threshold", "report"} <= data.keys() and set(HEADS) <= set(heads)
+            complete = {"threshold", "report", "names"} <= data.keys() and set(HEADS) <= set(heads)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"the scope weights {self._path} cannot be read ({error}); make them with "
@@ -161,13 +207,16 @@ class VerifiedScope:
         return np.array([[*(h["weights"][name] for name in FEATURES), h["bias"]] for h in heads])
 
 
-def _pairs(query: str, candidates: Sequence[Candidate]) -> list[tuple[int, Pair]]:
+def _pairs(
+    query: str, columns: Sequence[int], candidates: Sequence[Candidate]
+) -> list[tuple[int, Pair]]:
     """The candidates that may be meant, with their columns."""
-    if not candidates:
+    if not columns:
         return []
     sentences = split_sentences(query)
     found = []
-    for column, candidate in enumerate(candidates):
+    for column in columns:
+        candidate = candidates[column]
         if candidate.mention is None:
             if candidate.edit.names or (candidate.cosine or 0.0) < FLOOR:
                 continue

@@ -13,6 +13,7 @@ twins, and either is right.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,14 +21,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from memedit.edits import Edit, sentence, structured
+from memedit.encoders import SentenceEncoder
 from memedit.errors import InvalidEdit, InvalidInput
 from memedit.evaluation.datasets.parts import PARTS, Part, part_of
 from memedit.names import Names
-from memedit.protocols import Candidate
+from memedit.protocols import Candidate, Vectors
 
 COUNTERFACT_FIT, COUNTERFACT_HOLD = 0.85, 0.15
 """Shares of the subjects of CounterFact's train.json."""
+
+NEAREST = 8
+"""Edits without a subject that a text is compared with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +47,7 @@ class Case:
     exempt: frozenset[int] = frozenset()
 
 
-@dataclass(slots=True)
+@dataclass
 class World:
     """Edits that are live together, and the texts put to them.
 
@@ -68,13 +75,37 @@ class World:
                 self._names.add(i, edit.names)
         return self._names
 
-    def candidates(self, query: str) -> tuple[list[int], list[Candidate]]:
-        """The edits whose subject a text names, as a memory finds them: places and candidates."""
+    def candidates(self, queries: Sequence[str]) -> list[tuple[list[int], list[Candidate]]]:
+        """For each text the edits that it may be about, as a memory finds them, and their places.
+
+        Those are the edits whose subject it names; where no edit has a subject, the
+        :data:`NEAREST` by cosine.
+        """
+        if any(edit.names for edit in self.edits):
+            return [self._named(query) for query in queries]
+        cosines = encoder().encode(queries) @ self._keys.T
+        found = []
+        for row in cosines:
+            places = np.argsort(-row, kind="stable")[:NEAREST].tolist()
+            found.append((places, [Candidate(self.edits[i], float(row[i])) for i in places]))
+        return found
+
+    def _named(self, query: str) -> tuple[list[int], list[Candidate]]:
         named = self.names.find(query)
         return [one.position for one in named], [
-            Candidate(self.edits[one.position], mention=(one.start, one.end), likeness=one.likeness)
+            Candidate(self.edits[one.position], None, (one.start, one.end), one.likeness)
             for one in named
         ]
+
+    @functools.cached_property
+    def _keys(self) -> Vectors:
+        return encoder().encode([edit.key for edit in self.edits])
+
+
+@functools.cache
+def encoder() -> SentenceEncoder:
+    """The packaged encoder, with a cache for every text of the data."""
+    return SentenceEncoder(cache_size=200_000, threads=None)
 
 
 def read(data: Path, name: str) -> Any:
