@@ -522,7 +522,8 @@ class EditMemory:
             for text, found in zip(queries, named, strict=True)
             if all_of_them or sum(one.likeness is None for one in found) > MAX_MENTIONED
         ]
-        encoded = dict(zip(unclear, self._view.encoder.encode(unclear), strict=True))
+        vectors = self._view.encoder.encode(unclear) if unclear else ()
+        encoded = dict(zip(unclear, vectors, strict=True))
         with self._view.lock:
             space = self._view.space(namespace)
             if space is None:

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 import memedit
-from memedit.cli import ask, compare, datasets, demo, edits, evaluate, explain, memory, serve
+from memedit.cli import ask, compare, datasets, demo, edits, evaluate, explain, memory, scope, serve
 from memedit.cli.options import WANTS_JSON
 from memedit.errors import InvalidInput, MemeditError
 
@@ -61,5 +61,6 @@ app.command("explain")(explain.explain)
 app.command("ask")(ask.ask)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
+app.add_typer(scope.app, name="scope", no_args_is_help=True)
 app.command("datasets")(datasets.datasets)
 app.command("demo")(demo.demo)
