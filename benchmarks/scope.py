@@ -281,7 +281,7 @@ def report(data: Path, seed: int, *, without_baselines: bool = False) -> dict[st
     scope = VerifiedScope(RelationVerifier(cache_size=10**6, threads=None))
     parts = {part: worlds(data, part) for part in ("fit", "hold", "report")}  # type: ignore[arg-type]
     found: dict[str, Any] = {"threshold": scope.threshold}
-    for world in [*parts["report"], *(unnamed(w, 0.25) for w in parts["report"])]:
+    for world in [*parts["report"], *map(unnamed, parts["report"])]:
         one = judged(world, scope)
         found[world.name] = measured(scope, one)
         if world.name.startswith("wiki_counterfact report"):

@@ -26,6 +26,7 @@ FEATURES = (
     "words",  # how many of its words are there, up to three, less one
     "whole",  # all of them are
     "strangers",  # capitalised words beside them that are no part of it, up to two
+    "clash",  # there are such words, and words of the name are missing: two people, likely
     "initials_clash",  # initials beside them that it does not have
     "numbers_clash",  # a number that one of both has and the other has not
     "misspelt",  # a word of it is there in another spelling only
@@ -46,9 +47,11 @@ TITLES = frozenset(
 _LETTERS = 5
 _RARE = 128
 # A word that more edits share than this is looked at only beside another word of the same name.
-_COMPARED = 48
+_LOOKED_AT = 24
 _LEAST = 0.3
 _NEAR = 3
+_COVERED, _ALIKE = FEATURES.index("covered"), FEATURES.index("alike")
+_Compared = tuple[tuple[int, int], tuple[float, ...]]
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _BETWEEN = re.compile(r"[\s.,\-–’'\"“”()]{0,3}")
 
@@ -135,15 +138,13 @@ class VariantIndex:
         words = [w for w in _words(text) if not any(a < w.end and w.start < b for a, b in taken)]
         found = []
         for position, at in self._near(words, frozenset(include)):
-            best = max(
-                (_compared(text, words, at, name) for name in self._names_of(position)),
-                key=lambda pair: pair[1][0] + pair[1][10],
-            )
-            (start, end), row = best
-            if row[0] >= _LEAST:
-                common = len(self._positions[_key(words[at].plain)])
-                found.append(Variant(position, start, end, (*row, math.log1p(common))))
-        found.sort(key=lambda v: (-v.features[0] - v.features[10], v.position))
+            compared = [_compared(text, words, at, name) for name in self._names_of(position)]
+            likeliest = max(filter(None, compared), key=_likely, default=None)
+            if likeliest is not None:
+                (start, end), row = likeliest
+                common = math.log1p(len(self._positions[_key(words[at].plain)]))
+                found.append(Variant(position, start, end, (*row, common)))
+        found.sort(key=lambda v: (-_likely(((0, 0), v.features)), v.position))
         return found
 
     def _near(self, words: Sequence[_Word], include: frozenset[int]) -> list[tuple[int, int]]:
@@ -167,7 +168,7 @@ class VariantIndex:
                 worth[position] = worth.get(position, 0.0) + weight
                 rarest[position] = min(rarest.get(position, (len(held), i)), (len(held), i))
         ranked = sorted(worth, key=lambda p: (p not in include, -worth[p], p))
-        return [(position, rarest[position][1]) for position in ranked[:_COMPARED]]
+        return [(position, rarest[position][1]) for position in ranked[:_LOOKED_AT]]
 
 
 def _common(one: array[int], other: array[int]) -> set[int]:
@@ -209,17 +210,59 @@ def fold(text: str) -> str:
     return "".join(c for c in plain if not unicodedata.combining(c) and c not in "'’")
 
 
-def _compared(
-    text: str, words: Sequence[_Word], at: int, name: str
-) -> tuple[tuple[int, int], tuple[float, ...]]:
-    """Where around ``words[at]`` the name is meant, and :data:`FEATURES` but the last of it."""
+def _likely(compared: _Compared) -> float:
+    """What variants are put in order by: the share of the name, and its likeness as a whole."""
+    return compared[1][_COVERED] + compared[1][_ALIKE]
+
+
+def _compared(text: str, words: Sequence[_Word], at: int, name: str) -> _Compared | None:
+    """Where around ``words[at]`` the name is meant, and :data:`FEATURES` but the last of it.
+
+    ``None`` where too little of the name is there.
+    """
     parts = _parts(name)
-    cased = any(not w.capital for w in words) or len(words) < 3
+    run = _run(text, words, at, parts)
+    place, misspelt = _placed(run, parts)
+    every = range(len(parts))
+    wanted = [j for j in every if parts[j] not in STOP_WORDS] or list(every)
+    covered = sum(
+        len(parts[j]) * (1.0 if len(run[i].plain) > 1 or len(parts[j]) == 1 else 0.5)
+        for i, j in place.items()
+        if j in wanted
+    ) / max(1, sum(len(parts[j]) for j in wanted))
+    if covered < _LEAST:
+        return None
+    got = set(place.values())
+    beside = [w for i, w in enumerate(run) if i not in place and w.plain not in STOP_WORDS]
+    strangers = sum(w.plain not in TITLES and len(w.plain) > 1 for w in beside)
+    whole = got >= set(wanted)
+    numbers = {w.plain for w in run if w.plain.isdigit()}
+    order = [place[i] for i in sorted(place)]
+    meant = " ".join(w.plain for w in run if w.plain not in TITLES)
+    return (run[0].start, run[-1].end), (
+        covered,
+        float(wanted[0] in got),
+        float(wanted[-1] in got),
+        min(3, len(got & set(wanted))) - 1.0,
+        float(whole),
+        float(min(2, strangers)),
+        float(strangers > 0 and not whole),
+        float(any(len(w.plain) == 1 and not w.plain.isdigit() for w in beside)),
+        float(numbers != {part for part in parts if part.isdigit()}),
+        float(misspelt),
+        float(order != sorted(order)),
+        SequenceMatcher(None, meant, " ".join(parts), autojunk=False).ratio(),
+    )
+
+
+def _run(text: str, words: Sequence[_Word], at: int, parts: Sequence[str]) -> Sequence[_Word]:
+    """The words around ``words[at]`` that may together be a name."""
+    cased = any(not word.capital for word in words) or len(words) < 3
     first = last = at
     while (
         first > 0
         and _joined(text, words[first - 1], words[first])
-        and _belongs(words[first - 1], parts, cased and first - 1 > 0)
+        and _belongs(words[first - 1], parts, cased and first > 1)
     ):
         first -= 1
     while (
@@ -232,7 +275,11 @@ def _compared(
         first += 1
     while last > at and words[last].plain in STOP_WORDS:
         last -= 1
-    run = words[first : last + 1]
+    return words[first : last + 1]
+
+
+def _placed(run: Sequence[_Word], parts: Sequence[str]) -> tuple[dict[int, int], bool]:
+    """Which word is which part of the name, and whether one is so only in another spelling."""
     place: dict[int, int] = {}
     misspelt = False
     for i, word in enumerate(run):
@@ -245,38 +292,7 @@ def _compared(
             misspelt = misspelt or hit is not None
         if hit is not None:
             place[i] = hit
-    wanted = [j for j, part in enumerate(parts) if part not in STOP_WORDS] or list(
-        range(len(parts))
-    )
-    total = sum(len(parts[j]) for j in wanted)
-    got = set(place.values())
-    covered = sum(
-        len(parts[j]) * (1.0 if len(run[i].plain) > 1 or len(parts[j]) == 1 else 0.5)
-        for i, j in place.items()
-        if j in wanted
-    ) / max(1, total)
-    beside = [w for i, w in enumerate(run) if i not in place and w.plain not in STOP_WORDS]
-    strangers = [w for w in beside if w.plain not in TITLES and len(w.plain) > 1]
-    initials = [w for w in beside if len(w.plain) == 1 and not w.plain.isdigit()]
-    numbers = {w.plain for w in run if w.plain.isdigit()}
-    known = {part for part in parts if part.isdigit()}
-    order = [place[i] for i in sorted(place)]
-    span = (run[0].start, run[-1].end)
-    meant = [w.plain for w in run if w.plain not in TITLES]
-    alike = SequenceMatcher(None, " ".join(meant), " ".join(parts), autojunk=False).ratio()
-    return span, (
-        covered,
-        float(wanted[0] in got),
-        float(wanted[-1] in got),
-        min(3, len(got & set(wanted))) - 1.0,
-        float(got >= set(wanted)),
-        float(min(2, len(strangers))),
-        float(bool(initials)),
-        float(numbers != known),
-        float(misspelt),
-        float(order != sorted(order)),
-        alike,
-    )
+    return place, misspelt
 
 
 def _joined(text: str, left: _Word, right: _Word) -> bool:

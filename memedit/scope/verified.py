@@ -57,6 +57,9 @@ FLOOR = 0.4
 NAME_FLOOR = 0.01
 """Least probability, by likeness alone, of a variant that the query is read for."""
 
+TURNED = -5.0
+"""Log-odds, at most, of a relation that is asked in the other direction."""
+
 LIKELY = 4
 """Most variants of names that a query is read for."""
 
@@ -156,6 +159,8 @@ class VerifiedScope:
         for pair in flat:
             pair.text = max(pair.texts, key=lambda text: logits[text, pair.key])
             relation = logits[pair.text, pair.key]
+            if is_turned(pair.text, pair.key):
+                relation = min(relation, TURNED)
             likeness = pair.candidate.likeness or (0.0,) * len(NAME_FEATURES)
             pair.row = [relation, min(0.0, relation), *likeness, *_whole(pair)]
         return found
@@ -249,6 +254,26 @@ def stated_relation(edit: Edit) -> str:
     if edit.prompt is not None and edit.subject is not None:
         return edit.prompt.replace("{}", MASK).strip()
     return _masked_key(edit.key, edit.names)
+
+
+_PASSIVE = re.compile(r"\[MASK\],? (?:(?:is|was|are|were|been|being) )?(\w+?)e?d by\b")
+_ACTIVE = re.compile(r"\[MASK\] (?:also |later |now )?(\w{3,}?)(?:e?s|e?d)?\b")
+
+
+@functools.lru_cache(maxsize=65_536)
+def is_turned(asked: str, stated: str) -> bool:
+    """Whether one text has the subject do what the other has done to it.
+
+    "X follows" and "X is followed by" ask for different things in nearly the same words, which is
+    what an encoder sees least.
+    """
+
+    def turned(active: str, passive: str) -> bool:
+        done = _PASSIVE.search(passive)
+        does = _ACTIVE.search(active)
+        return bool(done and does and not _PASSIVE.search(active) and done[1] == does[1])
+
+    return turned(asked, stated) or turned(stated, asked)
 
 
 def _whole(pair: Pair) -> tuple[float, float, float]:

@@ -30,11 +30,15 @@ from memedit.scope.verified import FEATURES, HEADS, NAME_FLOOR, Pair, VerifiedSc
 from memedit.training.worlds import Case, World, worlds
 from memedit.variants import FEATURES as NAME_FEATURES
 
-FALSE_FIRES = 0.003
+FALSE_FIRES = 0.02
 """Share of the held-back texts of a kind that no live edit is about that may fire."""
 
 MOST_CASES = 4_000
 """Most cases of one world that the probabilities are fitted on."""
+
+UNNAMED_CASES = 300
+"""About so many cases of a world are asked of its edits without their subjects: nothing rules edits
+out there before they are read."""
 
 RIDGE = 1e-3
 
@@ -150,18 +154,19 @@ def train(
     names = _name_weights(fit, random)
     scope.use({"names": names})
     say(f"names: {len(_NAMES)} weights")
-    on_fit = [judged(w, scope, _sample(w, random)) for w in [*fit, *map(unnamed, fit)]]
+    both = [*fit, *(unnamed(world) for world in fit)]
+    on_fit = [judged(world, scope, _sample(world, random)) for world in both]
     say(f"fit: {sum(len(j.rows) for j in on_fit)} candidates")
     hold = worlds(data, "hold")
-    on_hold = [judged(w, scope) for w in [*hold, *(unnamed(w, 0.25) for w in hold)]]
+    on_hold = [judged(world, scope) for world in [*hold, *map(unnamed, hold)]]
     say(f"hold: {sum(len(j.rows) for j in on_hold)} candidates")
     heads, calibration = {}, {}
     for h, head in enumerate(HEADS):
-        x, y, w = _stacked(on_fit, h, balanced=True)
-        held_x, held_y, held_w = _stacked(on_hold, h)
-        weights, bias = _regression(x, y, w, _USED[head])
+        x, y = _stacked(on_fit, h)
+        held_x, held_y = _stacked(on_hold, h)
+        weights, bias = _regression(x, y, _USED[head])
         logits = held_x @ weights + bias
-        slope, shift = regress(logits[:, None], held_y, held_w, 0.0)
+        slope, shift = regress(logits[:, None], held_y, 0.0)
         weights, bias = weights * slope, bias * slope + shift
         probability = 1.0 / (1.0 + np.exp(-np.clip(held_x @ weights + bias, -60, 60)))
         heads[head] = {
@@ -201,11 +206,11 @@ def train(
     return data_out
 
 
-def unnamed(world: World, share: float = 1.0) -> World:
+def unnamed(world: World) -> World:
     """The same world with its edits as sentences whose subject nobody knows, and fewer cases."""
-    step = max(1, round(1 / share))
     edits = [Edit(edit.id, edit.statement) for edit in world.edits]
-    return World(f"{world.name}, no subjects", edits, world.relations, world.cases[::step])
+    cases = world.cases[:: max(1, len(world.cases) // UNNAMED_CASES)]
+    return World(f"{world.name}, no subjects", edits, world.relations, cases)
 
 
 def outcome(one: Judged, probability: Matrix, threshold: float) -> dict[str, dict[str, int]]:
@@ -300,7 +305,7 @@ def _name_weights(fit: Sequence[World], random: np.random.Generator) -> dict[str
                     rows.append(candidate.likeness)
                     labels.append(float(place in case.right))
     x, y = np.array(rows), np.array(labels)
-    weights, bias = _fitted(x, y, np.ones(len(y)), range(len(NAME_FEATURES)))
+    weights, bias = _fitted(x, y, range(len(NAME_FEATURES)))
     return {
         "weights": {n: round(float(v), 6) for n, v in zip(NAME_FEATURES, weights, strict=True)},
         "bias": round(float(bias), 6),
@@ -310,50 +315,40 @@ def _name_weights(fit: Sequence[World], random: np.random.Generator) -> dict[str
     }
 
 
-def _stacked(
-    all_of_them: Sequence[Judged], head: int, *, balanced: bool = False
-) -> tuple[Matrix, Matrix, Matrix]:
-    """Features, labels and weights of one head; each world weighs the same.
-
-    With ``balanced`` so do, in each world, the two labels.
-    """
-    x, y, w = [], [], []
+def _stacked(all_of_them: Sequence[Judged], head: int) -> tuple[Matrix, Matrix]:
+    """Features and labels of one head, over all worlds."""
+    x, y = [], []
     for one in all_of_them:
         mine = (one.head == head) & ~(one.exempt & (one.labels == 0))
-        if not mine.any():
-            continue
-        labels = one.labels[mine]
         x.append(one.rows[mine])
-        y.append(labels)
-        groups = labels.astype(int) if balanced else np.zeros(len(labels), int)
-        w.append(1.0 / np.bincount(groups, minlength=2)[groups])
-    return np.vstack(x), np.concatenate(y), np.concatenate(w)
+        y.append(one.labels[mine])
+    return np.vstack(x), np.concatenate(y)
 
 
-def _regression(x: Matrix, y: Matrix, w: Matrix, used: Sequence[str]) -> tuple[Matrix, float]:
-    return _fitted(x, y, w, [FEATURES.index(name) for name in used])
+def _regression(x: Matrix, y: Matrix, used: Sequence[str]) -> tuple[Matrix, float]:
+    return _fitted(x, y, [FEATURES.index(name) for name in used])
 
 
-def _fitted(x: Matrix, y: Matrix, w: Matrix, used: Sequence[int] | range) -> tuple[Matrix, float]:
+def _fitted(x: Matrix, y: Matrix, used: Sequence[int] | range) -> tuple[Matrix, float]:
     """Weights of all columns, 0 for those that are not used, and the bias."""
     columns = [i for i in used if x[:, i].std() > 1e-9]
     mean, scale = x[:, columns].mean(axis=0), x[:, columns].std(axis=0)
-    beta = regress((x[:, columns] - mean) / scale, y, w / w.sum() * len(w), RIDGE)
+    beta = regress((x[:, columns] - mean) / scale, y, RIDGE)
     weights = np.zeros(x.shape[1])
     weights[columns] = beta[:-1] / scale
     return weights, float(beta[-1] - (beta[:-1] / scale) @ mean)
 
 
-def regress(x: Matrix, y: Matrix, w: Matrix, ridge: float) -> Matrix:
-    """Weighted ridge logistic regression by Newton's method: weights and bias, (columns + 1,)."""
+def regress(x: Matrix, y: Matrix, ridge: float) -> Matrix:
+    """Ridge logistic regression by Newton's method: weights and bias, (columns + 1,)."""
     x = np.hstack([x, np.ones((len(x), 1))])
     beta = np.zeros(x.shape[1])
-    penalty = ridge * w.sum() * np.eye(len(beta))
+    penalty = ridge * len(y) * np.eye(len(beta))
     penalty[-1, -1] = 1e-9
     for _ in range(50):
         p = 1.0 / (1.0 + np.exp(-np.clip(x @ beta, -30, 30)))
-        gradient = x.T @ (w * (p - y)) + penalty @ beta
-        hessian = (x * (w * p * (1 - p))[:, None]).T @ x + penalty + 1e-9 * np.eye(len(beta))
+        gradient = x.T @ (p - y) + penalty @ beta
+        hessian = (x * (p * (1 - p))[:, None]).T @ x + penalty + 1e-9 * np.eye(len(beta))
         step = np.linalg.solve(hessian, gradient)
         beta -= step
         if np.abs(step).max() < 1e-8:

