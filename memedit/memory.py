@@ -38,12 +38,15 @@ import numpy as np
 from memedit.conflicts import knows_encoder, same_target
 from memedit.edits import Edit, from_mapping
 from memedit.errors import (
+    EditChanged,
     EditConflict,
     EditNotFound,
     InvalidEdit,
     InvalidInput,
+    KeyReused,
     MemeditError,
     MemoryFileVersion,
+    WrongState,
 )
 from memedit.indexes import check_kind, make_index
 from memedit.indexes.growing import GrowingIndex
@@ -52,6 +55,7 @@ from memedit.lexicon import Mention, SubjectLexicon
 from memedit.planning import (
     ON_CONFLICT,
     Answers,
+    Conflict,
     OnConflict,
     Pending,
     Planned,
@@ -266,13 +270,14 @@ class EditMemory:
         Raises:
             InvalidEdit: an id is taken by another edit.
             EditConflict: an edit conflicts with another, and ``on_conflict`` is ``reject``.
-            InvalidInput: another argument is malformed, or the key was used for another call.
+            InvalidInput: another argument is malformed.
+            KeyReused: the idempotency key was used for another call.
             MemoryFileError: the file cannot be written; nothing was added.
         """
         edits = [edits] if isinstance(edits, Edit) else list(edits)
         begins, ends = _span(valid_from, expires_at, self._clock())
         proposals = [Proposal(edit, begins, ends) for edit in edits]
-        return self._add(
+        return self.add_timed(
             proposals,
             namespace=namespace,
             author=author,
@@ -281,26 +286,125 @@ class EditMemory:
             idempotency_key=idempotency_key,
         )
 
-    def revert(self, edit_id: str, *, author: str = "", reason: str = "") -> EditRecord:
+    def add_timed(
+        self,
+        proposals: Sequence[Proposal],
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        author: str = "",
+        reason: str = "",
+        on_conflict: OnConflict = "supersede",
+        idempotency_key: str | None = None,
+    ) -> list[EditRecord]:
+        """:meth:`add`, of edits with times of their own.
+
+        Args:
+            proposals: edits with their times.
+            namespace: as for :meth:`add`, as is all that follows.
+            author: as for :meth:`add`.
+            reason: as for :meth:`add`.
+            on_conflict: as for :meth:`add`.
+            idempotency_key: as for :meth:`add`.
+
+        Raises:
+            MemeditError: as for :meth:`add`.
+        """
+        mark = None
+        if idempotency_key is not None:
+            _check_note(idempotency_key, "idempotency_key")
+            mark = (f"key:{idempotency_key}", _digest(proposals))
+        call = self._call(proposals, namespace, author, reason, on_conflict)
+        call.mark = mark
+        if not proposals:
+            return []
+        self._submit(call)
+        with self._lock:
+            records = [self._timeline.records[edit_id] for edit_id in call.ids]
+        if not call.planned:
+            return records
+        return [
+            replace(record, warnings=tuple(one.warnings)) if one.warnings else record
+            for record, one in zip(records, call.planned, strict=True)
+        ]
+
+    def supersede(
+        self,
+        old: EditRecord,
+        edit: Edit,
+        *,
+        author: str = "",
+        reason: str = "",
+        valid_from: Moment | None = None,
+        expires_at: Moment | None = None,
+        idempotency_key: str | None = None,
+    ) -> EditRecord:
+        """Adds an edit in the place of another, whatever the two say.
+
+        Args:
+            old: the edit that it supersedes, as the caller saw it: active, proposed or
+                consolidated.
+            edit: the new one.
+            author: as for :meth:`add`, as are ``reason`` and all that follow.
+            reason: as for :meth:`add`.
+            valid_from: as for :meth:`add`.
+            expires_at: as for :meth:`add`.
+            idempotency_key: as for :meth:`add`.
+
+        Returns:
+            The new edit's record; the other's, where the new one says nothing beyond it.
+
+        Raises:
+            EditChanged: the other is no longer as the caller saw it.
+            WrongState: the other answers no more.
+            InvalidInput: as :meth:`add`.
+            MemoryFileError: the file cannot be written; nothing was added.
+        """
+        begins, ends = _span(valid_from, expires_at, self._clock())
+        (record,) = self.add_timed(
+            [Proposal(edit, begins, ends, replaces=old)],
+            namespace=old.namespace,
+            author=author,
+            reason=reason,
+            idempotency_key=idempotency_key,
+        )
+        return record
+
+    def revert(
+        self,
+        edit_id: str,
+        *,
+        author: str = "",
+        reason: str = "",
+        seen: EditRecord | None = None,
+    ) -> EditRecord:
         """Undoes an add: what the edit had replaced is active again, unless another replaced it.
+
+        Args:
+            edit_id: its id.
+            author: as for :meth:`add`, as is ``reason``.
+            reason: as for :meth:`add`.
+            seen: the record as the caller saw it, where it must be as it was then.
 
         Returns:
             The record, now ``reverted``.
 
         Raises:
             EditNotFound: there is no such edit.
-            InvalidInput: it is reverted already; author or reason is malformed.
+            EditChanged: it is not as it was when it was ``seen``.
+            WrongState: it is reverted already.
+            InvalidInput: author or reason is malformed.
             MemoryFileError: the file cannot be written; nothing was changed.
         """
         _check_note(author, "author")
         _check_note(reason, "reason")
         with self._journal.transaction() as transaction:
             record = self.get(edit_id)
+            _check_seen(record, seen)
             if record.state == "reverted":
                 events = self._journal.history(edit_id)
                 event = next(e for e in reversed(events) if e.kind == "revert")
                 by = f" by {event.author}" if event.author else ""
-                raise InvalidInput(
+                raise WrongState(
                     f"edit {edit_id} was reverted already, at {_utc(event.at)}{by}; to have the "
                     "fact back, restore it"
                 )
@@ -310,26 +414,42 @@ class EditMemory:
             self._put_lacking(transaction, heirs)
         return self.get(edit_id)
 
-    def restore(self, edit_id: str, *, author: str = "", reason: str = "") -> EditRecord:
+    def restore(
+        self,
+        edit_id: str,
+        *,
+        author: str = "",
+        reason: str = "",
+        seen: EditRecord | None = None,
+    ) -> EditRecord:
         """Undoes a revert: the edit is back in its place in the line of those of its fact.
 
         It answers again unless an edit that began later states the same fact; then it is
         superseded by that one, until that one ends.
+
+        Args:
+            edit_id: its id.
+            author: as for :meth:`add`, as is ``reason``.
+            reason: as for :meth:`add`.
+            seen: as for :meth:`revert`.
 
         Returns:
             The record in its new state.
 
         Raises:
             EditNotFound: there is no such edit.
-            InvalidInput: it is not reverted; author or reason is malformed.
+            EditChanged: as for :meth:`revert`.
+            WrongState: it is not reverted.
+            InvalidInput: author or reason is malformed.
             MemoryFileError: the file cannot be written; nothing was changed.
         """
         _check_note(author, "author")
         _check_note(reason, "reason")
         with self._journal.transaction() as transaction:
             record = self.get(edit_id)
+            _check_seen(record, seen)
             if record.state != "reverted":
-                raise InvalidInput(
+                raise WrongState(
                     f"edit {edit_id} is {record.state}, not reverted; only a reverted edit can be "
                     "restored"
                 )
@@ -357,7 +477,8 @@ class EditMemory:
 
         Raises:
             EditNotFound: there is no edit of one of these ids.
-            InvalidInput: one of them is not active (nor consolidated); an argument is malformed.
+            WrongState: one of them is not active (nor consolidated).
+            InvalidInput: an argument is malformed.
             MemoryFileError: the file cannot be written; nothing was changed.
         """
         _check_note(author, "author")
@@ -368,7 +489,7 @@ class EditMemory:
             for edit_id in ids:
                 record = self.get(edit_id)
                 if record.state not in ("active", "consolidated"):
-                    raise InvalidInput(
+                    raise WrongState(
                         f"edit {edit_id} is {record.state}; only edits that are active can be "
                         "consolidated"
                     )
@@ -440,7 +561,7 @@ class EditMemory:
 
     def import_progress(self, namespace: str, name: str) -> int:
         """How many lines an import under this name has dealt with; 0 for an unknown one."""
-        _check_namespace(namespace)
+        check_namespace(namespace)
         mark = self._journal.mark(namespace, name)
         return 0 if mark is None else int(mark["done"])
 
@@ -479,7 +600,7 @@ class EditMemory:
                 problems.append(f"line {number}: {error}")
         if problems:
             raise InvalidEdit(_report(problems, count))
-        return self._add(proposals, namespace=namespace, author=author, reason=reason)
+        return self.add_timed(proposals, namespace=namespace, author=author, reason=reason)
 
     # looking
 
@@ -534,7 +655,7 @@ class EditMemory:
             as_of: as for :meth:`get`.
         """
         if namespace is not None:
-            _check_namespace(namespace)
+            check_namespace(namespace)
         wanted = set(states)
         past = None if as_of is None else self._timeline_at(as_of)
         with self._lock:
@@ -554,6 +675,36 @@ class EditMemory:
         """
         self.get(edit_id)
         return self._journal.history(edit_id)
+
+    def events(self, namespace: str, start: int = 0, limit: int = 100) -> list[Event]:
+        """What happened to the edits of a namespace, in order.
+
+        Args:
+            namespace: whose edits.
+            start: how many of its events to leave out. Nothing is ever taken from the journal, so
+                an event keeps its number.
+            limit: at most this many.
+        """
+        check_namespace(namespace)
+        return self._journal.events_of(namespace, start, limit)
+
+    def conflicts(self, edit_id: str) -> list[Conflict]:
+        """The live or proposed edits that answer the fact of an edit otherwise.
+
+        Raises:
+            EditNotFound: there is no such edit.
+        """
+        record = self.get(edit_id)
+        relations = self._relations([Proposal(record.edit)], record.namespace)
+        with self._lock:
+            self.refresh()
+            return self._planner(record.namespace, "keep-both", relations).conflicts_of(record.edit)
+
+    def disputed(self, namespace: str = DEFAULT_NAMESPACE) -> list[EditRecord]:
+        """The live or proposed edits that were added to stand beside others of their fact."""
+        found = self.records(namespace, ("active", "proposed", "consolidated"))
+        with self._lock:
+            return [record for record in found if self._timeline.is_beside(record.edit.id)]
 
     def namespaces(self) -> list[str]:
         """The namespaces that hold or have held an edit, in alphabetical order."""
@@ -800,35 +951,6 @@ class EditMemory:
 
     # writing events
 
-    def _add(
-        self,
-        proposals: Sequence[Proposal],
-        *,
-        namespace: str,
-        author: str = "",
-        reason: str = "",
-        on_conflict: OnConflict = "supersede",
-        idempotency_key: str | None = None,
-    ) -> list[EditRecord]:
-        """:meth:`add`, of edits with times of their own."""
-        mark = None
-        if idempotency_key is not None:
-            _check_note(idempotency_key, "idempotency_key")
-            mark = (f"key:{idempotency_key}", _digest(proposals))
-        call = self._call(proposals, namespace, author, reason, on_conflict)
-        call.mark = mark
-        if not proposals:
-            return []
-        self._submit(call)
-        with self._lock:
-            records = [self._timeline.records[edit_id] for edit_id in call.ids]
-        if not call.planned:
-            return records
-        return [
-            replace(record, warnings=tuple(one.warnings)) if one.warnings else record
-            for record, one in zip(records, call.planned, strict=True)
-        ]
-
     def _call(
         self,
         proposals: Sequence[Proposal],
@@ -838,7 +960,7 @@ class EditMemory:
         on_conflict: OnConflict,
     ) -> _Call:
         """A checked call, with all that takes long already done."""
-        _check_namespace(namespace)
+        check_namespace(namespace)
         _check_note(author, "author")
         _check_note(reason, "reason")
         if on_conflict not in ON_CONFLICT:
@@ -899,12 +1021,20 @@ class EditMemory:
             before = transaction.mark(call.namespace, name)
             if before is not None:
                 if before["digest"] != digest:
-                    raise InvalidInput(
+                    raise KeyReused(
                         f"the idempotency key {name.removeprefix('key:')!r} was used in "
                         f"{call.namespace} for other edits; use a new key for a new call"
                     )
                 call.ids = before["ids"]
                 return
+        for proposal in call.proposals:
+            if (old := proposal.replaces) is not None:
+                _check_seen(self.get(old.edit.id), old)
+                if old.state not in ("active", "proposed", "consolidated"):
+                    raise WrongState(
+                        f"edit {old.edit.id} is {old.state}; only an edit that answers, or is "
+                        "about to, can be superseded: restore it first, or add a new one"
+                    )
         held = pending.setdefault(call.namespace, Pending())
         planner = self._planner(
             call.namespace, call.on_conflict, call.relations, held, transaction.now
@@ -1188,7 +1318,7 @@ class EditMemory:
 
     def _space(self, namespace: str) -> _Namespace | None:
         """The namespace as of now, or ``None`` where it has no active edit."""
-        _check_namespace(namespace)
+        check_namespace(namespace)
         with self._lock:
             self.refresh()
             space = self._namespaces.get(namespace)
@@ -1298,10 +1428,23 @@ def _report(problems: Sequence[str], count: int) -> str:
     return f"{len(problems):,} of {count:,} edits are bad, and nothing was added:\n{shown}{tail}"
 
 
-def _check_namespace(namespace: object) -> None:
+def check_namespace(namespace: object) -> None:
+    """Refuses what cannot be a namespace.
+
+    Raises:
+        InvalidInput: it is not 1 to 64 characters of those that are allowed.
+    """
     if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
         raise InvalidInput(
             f"the namespace {namespace!r} is not 1 to 64 characters of A-Z a-z 0-9 . _ -"
+        )
+
+
+def _check_seen(record: EditRecord, seen: EditRecord | None) -> None:
+    if seen is not None and record != seen:
+        raise EditChanged(
+            f"edit {record.edit.id} has changed since it was looked at: it is {record.state} now; "
+            "look at it again, and decide anew"
         )
 
 
@@ -1351,7 +1494,11 @@ def _seconds(moment: object, name: str) -> float:
 
 def _digest(proposals: Sequence[Proposal]) -> str:
     """Of what is proposed; ids aside, since an edit without one gets another each time."""
-    said = [[{**p.edit.to_mapping(), "id": ""}, p.valid_from, p.expires_at] for p in proposals]
+    said = [
+        [{**p.edit.to_mapping(), "id": ""}, p.valid_from, p.expires_at]
+        + ([p.replaces.edit.id] if p.replaces is not None else [])
+        for p in proposals
+    ]
     return blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
