@@ -21,6 +21,7 @@ from typing import Annotated, Any, TypeVar, get_args
 
 from fastapi import Body, Depends, FastAPI, Header, Query, Request, Response
 from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import SkipJsonSchema
 from starlette.responses import StreamingResponse
 
 import memedit
@@ -119,13 +120,15 @@ async def _raw(request: Request) -> bytes:
 
 By = Annotated[Caller, Depends(_caller)]
 IfMatch = Annotated[
-    str | None, Header(description="Only if the edit's `etag` is one of these.", max_length=1000)
+    str | SkipJsonSchema[None],
+    Header(description="Only if the edit's `etag` is one of these.", max_length=1000),
 ]
 IfNoneMatch = Annotated[
-    str | None, Header(description="Only if the edit's `etag` is another.", max_length=1000)
+    str | SkipJsonSchema[None],
+    Header(description="Only if the edit's `etag` is another.", max_length=1000),
 ]
 IdempotencyKey = Annotated[
-    str | None,
+    str | SkipJsonSchema[None],
     Header(
         pattern=r"^[\x21-\x7e]{1,255}$",
         description="The same request again under the same key changes nothing more.",

@@ -22,6 +22,7 @@ from pydantic import (
     StrictStr,
     Tag,
 )
+from pydantic.json_schema import SkipJsonSchema
 
 from memedit.edits import MAX_ALIASES, MAX_CHARS
 from memedit.importing import ImportReport
@@ -175,7 +176,7 @@ class Where(_Closed):
     """Parameters of every operation."""
 
     namespace: Annotated[
-        str | None,
+        str | SkipJsonSchema[None],
         Field(
             pattern=r"^[A-Za-z0-9._-]{1,64}$",
             description="The namespace, where X-Memedit-Namespace does not name it; else the "
@@ -193,7 +194,9 @@ class AddQuery(Where):
 class GetQuery(Where):
     """Parameters of looking at one edit."""
 
-    as_of: Annotated[str | None, Field(description="The memory as of then, in ISO 8601.")] = None
+    as_of: Annotated[
+        str | SkipJsonSchema[None], Field(description="The memory as of then, in ISO 8601.")
+    ] = None
 
 
 class PageQuery(Where):
@@ -201,7 +204,8 @@ class PageQuery(Where):
 
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = 100
     cursor: Annotated[
-        str | None, Field(max_length=500, description="`next_cursor` of the page before.")
+        str | SkipJsonSchema[None],
+        Field(max_length=500, description="`next_cursor` of the page before."),
     ] = None
 
 
@@ -217,14 +221,17 @@ class ListQuery(PageQuery):
         Field(description="Edits in this state; may be given several times."),
     ] = ["active"]
     subject: Annotated[
-        str | None, Field(max_length=MAX_CHARS, description="A name of the subject, in any case.")
+        str | SkipJsonSchema[None],
+        Field(max_length=MAX_CHARS, description="A name of the subject, in any case."),
     ] = None
     text: Annotated[
-        str | None,
+        str | SkipJsonSchema[None],
         Field(max_length=MAX_CHARS, description="A part of any of its texts, in any case."),
     ] = None
     order: Annotated[Literal["asc", "desc"], Field(description="Oldest or newest first.")] = "desc"
-    as_of: Annotated[str | None, Field(description="The memory as of then, in ISO 8601.")] = None
+    as_of: Annotated[
+        str | SkipJsonSchema[None], Field(description="The memory as of then, in ISO 8601.")
+    ] = None
 
 
 class ImportQuery(Where):
@@ -237,7 +244,7 @@ class ImportQuery(Where):
         Literal["keep", "new"], Field(description="Keep the ids of the lines, or make new ones.")
     ] = "keep"
     policy: Policy = "supersede"
-    author: Annotated[str | None, Field(max_length=MAX_NOTE)] = None
+    author: Annotated[str | SkipJsonSchema[None], Field(max_length=MAX_NOTE)] = None
     reason: Annotated[str, Field(max_length=MAX_NOTE)] = ""
 
 
