@@ -632,13 +632,18 @@ class EditMemory:
                 f"there was no edit {edit_id!r} in {self._journal.path} at {_utc(past.now)}"
             )
         with self._lock:
-            self.refresh()
-            record = self._timeline.records.get(edit_id)
+            record = self.find(edit_id)
             if record is None:
                 close = self._close_ids(edit_id)
                 hint = f"did you mean {' or '.join(close)}?" if close else "list them for their ids"
                 raise EditNotFound(f"there is no edit {edit_id!r} in {self._journal.path}; {hint}")
             return record
+
+    def find(self, edit_id: str) -> EditRecord | None:
+        """The record of an edit in whatever state, or ``None``; no time goes into close ids."""
+        with self._lock:
+            self.refresh()
+            return self._timeline.records.get(edit_id)
 
     def records(
         self,

@@ -11,6 +11,7 @@ let in for. An edit of another namespace is answered for like one that is not th
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -508,13 +509,14 @@ class _Api:
 
     def _get(self, by: Caller, edit_id: str, as_of: str | None = None) -> EditRecord:
         """An edit of the caller's namespace."""
-        try:
-            if len(edit_id) <= _LONGEST_ID:
+        record = None
+        if as_of is None:
+            record = self._memory.find(edit_id)
+        else:
+            with contextlib.suppress(EditNotFound):
                 record = self._memory.get(edit_id, as_of=as_of)
-                if record.namespace == by.namespace:
-                    return record
-        except EditNotFound:
-            pass
+        if record is not None and record.namespace == by.namespace:
+            return record
         raise ApiError(
             "edit_not_found",
             f"there is no edit {edit_id[:_LONGEST_ID]!r} in the namespace {by.namespace}"

@@ -139,10 +139,12 @@ class Audit:
         try:
             with self.path.open("rb") as file:
                 for raw in file:
-                    with contextlib.suppress(ValueError):
+                    try:
                         line = json.loads(raw)
-                        if namespace in (None, line["namespace"]):
-                            yield line
+                    except ValueError:
+                        continue
+                    if isinstance(line, dict) and namespace in (None, line.get("namespace")):
+                        yield line
         except FileNotFoundError:
             return
         except OSError as error:
