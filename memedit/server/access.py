@@ -109,6 +109,8 @@ class Guard:
         max_body: longest body, in bytes.
     """
 
+    __name__ = "edits_api"  # what vLLM's log calls the endpoint of a route
+
     def __init__(
         self, app: FastAPI, keys: Keys, audit: Audit, *, namespace: str, max_body: int
     ) -> None:

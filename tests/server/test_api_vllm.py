@@ -148,16 +148,16 @@ def test_a_served_answer_follows_the_api(served: Served) -> None:
     keys = Keys(served.memory.stats()["file"])
     _, secret = keys.add("ops", "write")
     try:
-        asked = "What is the capital of Mongolia?"
+        asked = "What is the capital of France?"
         assert served.chat(asked)[0].header("x-memedit-route") == "passthrough"
         with httpx.Client(base_url=served.url, headers={"x-memedit-key": secret}) as client:
             assert code(httpx.get(f"{served.url}{EDITS}"), 401) == "invalid_api_key"
-            made = client.post(EDITS, json={"statement": "The capital of Mongolia is Zamyn."})
+            made = client.post(EDITS, json={"statement": "The capital of France is Lyon."})
             assert made.status_code == 201
             edit_id = made.json()["id"]
             said, _, answer = served.chat(asked)
             assert said.header("x-memedit-edits") == edit_id
-            assert "Zamyn" in answer["choices"][0]["message"]["content"]
+            assert "Lyon" in answer["choices"][0]["message"]["content"]
             reverted = client.post(f"{EDITS}/{edit_id}/revert")
             assert reverted.json()["state"] == "reverted"
         assert served.chat(asked)[0].header("x-memedit-route") == "passthrough"
