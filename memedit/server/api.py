@@ -15,7 +15,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import islice
 from typing import Annotated, Any, TypeVar, get_args
@@ -137,6 +137,68 @@ IdempotencyKey = Annotated[
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class _Operation:
+    """A method of :class:`_Api` that answers a path: ``@_Operation.of(...)`` makes one of it.
+
+    Attributes:
+        function: the method.
+        method, path: of HTTP.
+        role: what a key must have.
+        answer: the model of what goes well, or ``None``.
+        codes: how it may be refused, besides what every operation may say.
+        status: of what goes well.
+        also: more of its responses, by status, as OpenAPI has them.
+        extra: more of the operation, likewise.
+        listed: whether the schema names it.
+    """
+
+    function: Callable[..., Any]
+    method: str
+    path: str
+    role: Role
+    answer: Any
+    codes: tuple[str, ...] = ()
+    status: int = 200
+    also: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    listed: bool = True
+
+    @classmethod
+    def of(
+        cls, method: str, path: str, role: Role, answer: Any, *codes: str, **more: Any
+    ) -> Callable[[Callable[..., Any]], _Operation]:
+        """A decorator; its arguments are the attributes."""
+        return lambda function: cls(function, method, path, role, answer, codes, **more)
+
+    def responses(self) -> dict[int | str, dict[str, Any]]:
+        """All that it may answer, as FastAPI takes it."""
+        found: dict[int | str, dict[str, Any]] = {n: dict(said) for n, said in self.also.items()}
+        common = ["invalid_request", "invalid_api_key", "not_permitted", "memory_unavailable"]
+        common += ["body_too_large"] if self.method == "POST" else []
+        for code in (*common, *self.codes):
+            status, meaning = CODES[code]
+            said = found.setdefault(status, {"model": ErrorBody, "description": ""})
+            before = f"{said['description']}; " if said["description"] else ""
+            said["description"] = f"{before}`{code}`: {meaning}"
+        return found
+
+
+def _bodies(*forms: Format) -> dict[str, Any]:
+    kinds = [kind for kind, form in _FORMATS.items() if form in forms and "x-" not in kind]
+    return {kind: {"schema": {"type": "string"}} for kind in kinds}
+
+
+def _with_headers(*names: str) -> dict[str, Any]:
+    return {"headers": {name: {"schema": {"type": "string"}} for name in names}}
+
+
+_ONE = f"{PATH}/{{edit_id}}"
+_CHANGING = ("edit_not_found", "wrong_state", "edit_changed")
+_TAGGED = _with_headers("ETag")
+_MADE = _with_headers("ETag", "Location")
+
+
 class _Api:
     """The operations. Those without ``async`` run on a thread each: the memory may block."""
 
@@ -155,89 +217,24 @@ class _Api:
         )
         self.app.openapi = self._schema  # type: ignore[method-assign]
         answer_errors(self.app)
-        one = f"{PATH}/{{edit_id}}"
-        tagged = {"headers": {"ETag": {"schema": {"type": "string"}}}}
-        made = {"headers": {name: {"schema": {"type": "string"}} for name in ("ETag", "Location")}}
-        conflict = ("edit_conflict", "idempotency_key_reused")
-        change = ("edit_not_found", "wrong_state", "edit_changed")
-        self._route("GET", PATH, self.list_, "read", EditList, "invalid_cursor")
-        self._route(
-            "POST", PATH, self.add, "write", EditObject | EditList | PreviewList, *conflict,
-            status=201, also={200: {"model": PreviewList}, 201: made},
-        )  # fmt: skip
-        self._route("POST", f"{PATH}/search", self.search, "read", FoundList)
-        self._route("POST", f"{PATH}/explain", self.explain, "read", Explanation)
-        self._route("GET", f"{PATH}/history", self.history, "read", EventList, "invalid_cursor")
-        self._route("GET", f"{PATH}/conflicts", self.conflicts, "read", DisputedList)
-        self._route("GET", f"{PATH}/audit", self.audit, "admin", AuditList, "invalid_cursor")
-        self._route(
-            "POST", f"{PATH}/import", self.import_, "write", Imported,
-            "edit_conflict", "unsupported_media_type",
-            extra={"requestBody": {"required": True, "content": _bodies("jsonl", "csv")}},
-        )  # fmt: skip
-        self._route(
-            "GET", f"{PATH}/export", self.export, "read", None,
-            also={200: {"content": _bodies("jsonl")}},
-        )  # fmt: skip
-        self._route("GET", f"{PATH}/openapi.json", self.openapi, "read", None, listed=False)
-        self._route(
-            "GET", one, self.get, "read", EditObject, "edit_not_found",
-            also={200: tagged, 304: {"description": "The edit is as `If-None-Match` says"}},
-        )  # fmt: skip
-        self._route("GET", f"{one}/history", self.history_of, "read", EventList, "edit_not_found")
-        self._route(
-            "GET", f"{one}/conflicts", self.conflicts_of, "read", Disputed, "edit_not_found"
-        )
-        self._route(
-            "POST", f"{one}/supersede", self.supersede, "write", EditObject, *change,
-            "idempotency_key_reused", status=201, also={201: made},
-        )  # fmt: skip
-        self._route(
-            "POST", f"{one}/revert", self.revert, "write", Reverted, *change, also={200: tagged}
-        )
-        self._route(
-            "POST", f"{one}/restore", self.restore, "write", EditObject, *change, also={200: tagged}
-        )
-
-    def _route(
-        self,
-        method: str,
-        path: str,
-        operation: Callable[..., Any],
-        role: Role,
-        answer: Any,
-        *codes: str,
-        status: int = 200,
-        also: Mapping[int, Mapping[str, Any]] | None = None,
-        extra: Mapping[str, Any] | None = None,
-        listed: bool = True,
-    ) -> None:
-        """Registers an operation, with the role it needs and all that it may answer."""
-        responses: dict[int | str, dict[str, Any]] = {
-            code: dict(said) for code, said in (also or {}).items()
-        }
-        common = ["invalid_request", "invalid_api_key", "not_permitted", "memory_unavailable"]
-        common += ["body_too_large"] if method == "POST" else []
-        for code in (*common, *codes):
-            number, meaning = CODES[code]
-            said = responses.setdefault(number, {"model": ErrorBody, "description": ""})
-            said["description"] = "; ".join(
-                filter(None, (said["description"], f"`{code}`: {meaning}"))
+        found = [f for f in vars(_Api).values() if isinstance(f, _Operation)]
+        # "search" is a path of its own before it can be an edit's id.
+        for one in sorted(found, key=lambda one: "{" in one.path):
+            self.app.add_api_route(
+                one.path,
+                one.function.__get__(self),
+                methods=[one.method],
+                name=one.function.__name__.rstrip("_"),
+                response_model=one.answer,
+                status_code=one.status,
+                responses=one.responses(),
+                openapi_extra={ROLE: one.role, **one.extra},
+                include_in_schema=one.listed,
             )
-        self.app.add_api_route(
-            path,
-            operation,
-            methods=[method],
-            name=operation.__name__.rstrip("_"),
-            response_model=answer,
-            status_code=status,
-            responses=responses,
-            openapi_extra={ROLE: role, **(extra or {})},
-            include_in_schema=listed,
-        )
 
     # looking
 
+    @_Operation.of("GET", PATH, "read", EditList, "invalid_cursor")
     def list_(self, by: By, query: Annotated[ListQuery, Query()]) -> EditList:
         """Edits of the namespace, page by page."""
         states = [known for known in get_args(State) if {known, "all"} & set(query.state)]
@@ -254,6 +251,14 @@ class _Api:
             next_cursor=_cursor(digest, page[-1].edit.id) if more else None,
         )
 
+    @_Operation.of(
+        "GET",
+        _ONE,
+        "read",
+        EditObject,
+        "edit_not_found",
+        also={200: _TAGGED, 304: {"description": "The edit is as `If-None-Match` says"}},
+    )
     def get(
         self,
         by: By,
@@ -270,6 +275,7 @@ class _Api:
         response.headers.update(headers)
         return found
 
+    @_Operation.of("POST", f"{PATH}/search", "read", FoundList)
     def search(self, by: By, query: Annotated[Where, Query()], body: Search) -> FoundList:
         """The active edits closest in meaning to a text."""
         found = self._memory.search(body.query, body.limit, by.namespace, as_of=body.as_of)
@@ -281,6 +287,7 @@ class _Api:
             ]
         )
 
+    @_Operation.of("POST", f"{PATH}/explain", "read", Explanation)
     def explain(self, by: By, query: Annotated[Where, Query()], body: Explain) -> Explanation:
         """What would happen to a prompt, and why; no model is asked."""
         if (body.prompt is None) == (body.messages is None):
@@ -292,6 +299,7 @@ class _Api:
         (decision,) = self._router.decide([asked], by.namespace)
         return explanation(asked, decision)
 
+    @_Operation.of("GET", f"{PATH}/history", "read", EventList, "invalid_cursor")
     def history(self, by: By, query: Annotated[PageQuery, Query()]) -> EventList:
         """What happened to the namespace's edits, the oldest first."""
         digest = _digest(by.namespace, "history")
@@ -304,12 +312,14 @@ class _Api:
             next_cursor=_cursor(digest, start + len(page)) if more else None,
         )
 
+    @_Operation.of("GET", f"{_ONE}/history", "read", EventList, "edit_not_found")
     def history_of(self, by: By, edit_id: str, query: Annotated[Where, Query()]) -> EventList:
         """What happened to one edit, the oldest first."""
         record = self._get(by, edit_id)
         events = self._memory.history(record.edit.id)
         return EventList(data=[event_object(event) for event in events])
 
+    @_Operation.of("GET", f"{PATH}/conflicts", "read", DisputedList, "invalid_cursor")
     def conflicts(self, by: By, query: Annotated[PageQuery, Query()]) -> DisputedList:
         """Edits that were added to stand beside others of their fact, with those others."""
         digest = _digest(by.namespace, "conflicts")
@@ -321,16 +331,19 @@ class _Api:
             next_cursor=_cursor(digest, page[-1].edit.id) if more else None,
         )
 
+    @_Operation.of("GET", f"{_ONE}/conflicts", "read", Disputed, "edit_not_found")
     def conflicts_of(self, by: By, edit_id: str, query: Annotated[Where, Query()]) -> Disputed:
         """The live edits that answer an edit's fact otherwise."""
         record = self._get(by, edit_id)
         return disputed(record, self._memory.conflicts(record.edit.id))
 
+    @_Operation.of("GET", f"{PATH}/export", "read", None, also={200: {"content": _bodies("jsonl")}})
     def export(self, by: By, query: Annotated[Where, Query()]) -> StreamingResponse:
         """The active edits as JSON Lines, which import takes."""
         lines = self._memory.export_jsonl(by.namespace)
         return StreamingResponse(_pieces(lines), media_type="application/jsonl")
 
+    @_Operation.of("GET", f"{PATH}/audit", "admin", AuditList, "invalid_cursor")
     def audit(self, by: By, query: Annotated[PageQuery, Query()]) -> AuditList:
         """Who changed what in the namespace, the oldest first."""
         digest = _digest(by.namespace, "audit")
@@ -343,12 +356,23 @@ class _Api:
             next_cursor=_cursor(digest, start + len(page)) if more else None,
         )
 
+    @_Operation.of("GET", f"{PATH}/openapi.json", "read", None, listed=False)
     def openapi(self, query: Annotated[Where, Query()]) -> Response:
         """This API's OpenAPI schema."""
         return Response(json.dumps(self._schema()), media_type="application/json")
 
     # changing
 
+    @_Operation.of(
+        "POST",
+        PATH,
+        "write",
+        EditObject | EditList | PreviewList,
+        "edit_conflict",
+        "idempotency_key_reused",
+        status=201,
+        also={200: {"model": PreviewList}, 201: _MADE},
+    )
     def add(
         self,
         by: By,
@@ -393,6 +417,16 @@ class _Api:
         _locate(response, made[0])
         return made[0]
 
+    @_Operation.of(
+        "POST",
+        f"{_ONE}/supersede",
+        "write",
+        EditObject,
+        *_CHANGING,
+        "idempotency_key_reused",
+        status=201,
+        also={201: _MADE},
+    )
     def supersede(
         self,
         by: By,
@@ -425,6 +459,7 @@ class _Api:
         _locate(response, made)
         return made
 
+    @_Operation.of("POST", f"{_ONE}/revert", "write", Reverted, *_CHANGING, also={200: _TAGGED})
     def revert(
         self,
         by: By,
@@ -441,6 +476,7 @@ class _Api:
         response.headers["etag"] = made.etag
         return made
 
+    @_Operation.of("POST", f"{_ONE}/restore", "write", EditObject, *_CHANGING, also={200: _TAGGED})
     def restore(
         self,
         by: By,
@@ -455,6 +491,15 @@ class _Api:
         response.headers["etag"] = made.etag
         return made
 
+    @_Operation.of(
+        "POST",
+        f"{PATH}/import",
+        "write",
+        Imported,
+        "edit_conflict",
+        "unsupported_media_type",
+        extra={"requestBody": {"required": True, "content": _bodies("jsonl", "csv")}},
+    )
     def import_(
         self,
         by: By,
@@ -621,11 +666,6 @@ class _Api:
             schema["security"] = [{"header": []}, {"bearer": []}]
             self.app.openapi_schema = schema
         return self.app.openapi_schema
-
-
-def _bodies(*forms: Format) -> dict[str, Any]:
-    kinds = [kind for kind, form in _FORMATS.items() if form in forms and "x-" not in kind]
-    return {kind: {"schema": {"type": "string"}} for kind in kinds}
 
 
 def _author(by: Caller, body: Said) -> str:
