@@ -103,7 +103,8 @@ class Audit:
                 os.close(file)
         except OSError as error:
             raise AccessFileError(
-                f"{self.path} cannot be written: {error.strerror}; changes need its line"
+                f"{self.path} cannot be written: {error.strerror}; no change is made without its "
+                "line: its folder must be there, and writable for this user"
             ) from error
 
     @contextlib.contextmanager
