@@ -27,9 +27,9 @@ from typing import Any, NoReturn
 from memedit.assemble import Parts, assemble
 from memedit.config import Config, load
 from memedit.errors import MissingDependency
-from memedit.server.access import PATH, Door
 from memedit.server.api import edits_api
 from memedit.server.decider import Decider
+from memedit.server.door import PATH, Door
 from memedit.server.logs import log_to_stderr
 from memedit.server.middleware import ASGIApp, MemeditMiddleware, Receive, Scope, Send
 

@@ -5,7 +5,7 @@ surfaces.py    which member of which path holds the prompts
 middleware.py  the ASGI middleware: decide, rewrite, pass on
 proxy.py       an ASGI application that forwards to an upstream server, bytes as they are
 decider.py     decisions for concurrent requests, micro-batched on one thread
-access.py      the door: who gets to the edits API, and how far the namespace header goes
+door.py        who gets to the edits API, and how far the namespace header goes
 api.py         the edits API's operations
 api_models.py  what it takes and gives
 api_errors.py  how it says no

@@ -2,9 +2,9 @@
 
 ``docs/api.md`` describes it for its users, ``GET /v1/edits/openapi.json`` for their programs. It is
 one ASGI application, the same in the proxy, in vLLM behind ``--middleware`` and in vLLM as an
-endpoint plug-in; :mod:`memedit.server.access` stands in front of it and lets in who may.
+endpoint plug-in; :mod:`memedit.server.door` stands in front of it and lets in who may.
 
-Every operation works in one namespace, the one that its :class:`~memedit.server.access.Caller` was
+Every operation works in one namespace, the one that its :class:`~memedit.server.door.Caller` was
 let in for. An edit of another namespace is answered for like one that is not there.
 """
 
@@ -35,7 +35,6 @@ from memedit.memory import proposal_of_mapping
 from memedit.planning import Proposal
 from memedit.prompt import ChatPrompt, TextPrompt
 from memedit.protocols import EditRecord, State
-from memedit.server.access import CALLER, PATH, ROLE, Caller, Guard
 from memedit.server.api_errors import CODES, ApiError, answer_errors
 from memedit.server.api_models import (
     POLICIES,
@@ -76,6 +75,7 @@ from memedit.server.api_models import (
     preview,
 )
 from memedit.server.audit import Audit
+from memedit.server.door import CALLER, PATH, ROLE, Caller, Guard
 from memedit.server.keys import Keys, Role
 
 T = TypeVar("T")

@@ -1,6 +1,6 @@
 """The proxy as one application: memedit's middleware in front of the forwarding to an upstream.
 
-In front of both stands :class:`~memedit.server.access.Door`, with the edits API behind it.
+In front of both stands :class:`~memedit.server.door.Door`, with the edits API behind it.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import logging
 
 from memedit.assemble import assemble
 from memedit.config import Config
-from memedit.server.access import Door
 from memedit.server.api import edits_api
 from memedit.server.decider import Decider
+from memedit.server.door import Door
 from memedit.server.logs import log_to_stderr
 from memedit.server.middleware import ASGIApp, MemeditMiddleware
 from memedit.server.proxy import Proxy

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from memedit.edits import sentence
 from memedit.errors import AccessFileError
-from memedit.server.access import ROLE, Door
+from memedit.server.door import ROLE, Door
 from memedit.server.keys import ROLES
 from tests.server.edits_api import EDITS, Api, CountingEncoder, code
 

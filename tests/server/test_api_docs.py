@@ -12,8 +12,8 @@ from pathlib import Path
 
 from fastapi.routing import APIRoute
 
-from memedit.server.access import ROLE
 from memedit.server.api_errors import CODES
+from memedit.server.door import ROLE
 from memedit.server.process import free_port
 from tests.conftest import ROOT
 from tests.server.edits_api import Api
