@@ -1,4 +1,7 @@
-"""The proxy as one application: memedit's middleware in front of the forwarding to an upstream."""
+"""The proxy as one application: memedit's middleware in front of the forwarding to an upstream.
+
+In front of both stands :class:`~memedit.server.door.Door`, with the edits API behind it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ import logging
 
 from memedit.assemble import assemble
 from memedit.config import Config
+from memedit.server.api import edits_api
 from memedit.server.decider import Decider
+from memedit.server.door import Door
 from memedit.server.logs import log_to_stderr
 from memedit.server.middleware import ASGIApp, MemeditMiddleware
 from memedit.server.proxy import Proxy
@@ -29,10 +34,11 @@ def proxy_app(upstream: str, config: Config) -> ASGIApp:
     parts = assemble(config)
     parts.warm()
     logger.info("%d edits live in %s", len(parts.memory), config.memory.path)
-    return MemeditMiddleware(
+    middleware = MemeditMiddleware(
         proxy,
         Decider(parts.router),
         parts.routes,
         namespace=config.memory.namespace,
         max_body=config.server.max_body,
     )
+    return Door(middleware, edits_api(parts, config))
