@@ -9,7 +9,6 @@ server processes, however many there are, find it. By hand it is::
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
@@ -17,21 +16,18 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any, NoReturn
 
-from memedit.assemble import assemble
+from memedit.assemble import check
 from memedit.config import Config, load
 from memedit.errors import MissingDependency
-from memedit.server.decider import Decider
-from memedit.server.logs import log_to_stderr
-from memedit.server.middleware import ASGIApp, MemeditMiddleware, Scope
-
-logger = logging.getLogger("memedit.server")
+from memedit.server.app import served
+from memedit.server.asgi import ASGIApp, Receive, Scope, Send
 
 MIDDLEWARE = "memedit.adapters.vllm_server.Middleware"
 
 _SERVER = "vllm.entrypoints.openai.api_server"
 
 
-class Middleware(MemeditMiddleware):
+class Middleware:
     """What ``--middleware`` names: vLLM constructs it with nothing but the application.
 
     Args:
@@ -43,19 +39,11 @@ class Middleware(MemeditMiddleware):
     """
 
     def __init__(self, app: ASGIApp) -> None:
-        config = load()
-        parts = assemble(config)
-        parts.warm()
-        super().__init__(
-            app,
-            Decider(parts.router),
-            parts.routes,
-            namespace=config.memory.namespace,
-            max_body=config.server.max_body,
-            admits=_key_check(app),
-        )
-        log_to_stderr()  # vLLM gives handlers to its own loggers only
-        logger.info("%d edits live in %s", len(parts.memory), config.memory.path)
+        self._app = served(app, load(), admits=_key_check(app))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one connection's scope."""
+        await self._app(scope, receive, send)
 
 
 class _Admits:
@@ -155,7 +143,7 @@ def serve(model: str, options: Sequence[str], config: Config) -> NoReturn:
         MemeditError: no vLLM is installed, or the middleware would refuse the configuration.
     """
     cpu = on_cpu()
-    assemble(config).close()  # what is wrong is said now, not when vLLM has loaded its model
+    check(config)  # what is wrong is said now, not when vLLM has loaded its model
     argv = command(model, options, cpu=cpu)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,21 +1,121 @@
-"""The proxy as one application: memedit's middleware in front of the forwarding to an upstream."""
+"""From a configuration to a served application: memedit in front of whatever answers."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
-from memedit.assemble import assemble
+from memedit.assemble import Parts, assemble
 from memedit.config import Config
+from memedit.server.access import Allows, from_this_machine
+from memedit.server.asgi import ASGIApp, Receive, Scope, Send
 from memedit.server.decider import Decider
+from memedit.server.freshness import Freshness
 from memedit.server.logs import log_to_stderr
-from memedit.server.middleware import ASGIApp, MemeditMiddleware
+from memedit.server.metrics import Metrics
+from memedit.server.middleware import MemeditMiddleware, Settings
+from memedit.server.operations import Health, Operations
 from memedit.server.proxy import Proxy
+from memedit.server.upstream import Limits
 
 logger = logging.getLogger("memedit.server")
 
 
-def proxy_app(upstream: str, config: Config) -> ASGIApp:
-    """An ASGI application that answers as the upstream does, with edits live.
+class Served:
+    """An application with memedit in front of it.
+
+    Args:
+        app: what answers requests.
+        parts: memory, router and routes.
+        config: how requests are treated.
+        metrics: what happens is counted there.
+        speculate: whether requests may go on while they are being decided on.
+        admits: whether the application's own key check, if it has one, lets a caller in.
+        allows: whether a caller holds a role of memedit's own.
+
+    Attributes:
+        health: whether its parts work.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        parts: Parts,
+        config: Config,
+        metrics: Metrics,
+        *,
+        speculate: bool = False,
+        admits: Callable[[Scope], bool] = lambda scope: True,
+        allows: Allows = from_this_machine,
+    ) -> None:
+        server = config.server
+        self._parts = parts
+        self._decider = Decider(
+            parts.router,
+            freshness=Freshness(config.memory.path),
+            remembered=server.decisions,
+        )
+        middleware = MemeditMiddleware(
+            app,
+            self._decider,
+            parts.routes,
+            settings=Settings(
+                namespace=config.memory.namespace,
+                max_body=server.max_body,
+                max_prompts=server.max_prompts,
+                decision_timeout=server.decision_timeout,
+                fail_open=server.on_failure == "fail_open",
+                speculate=speculate,
+                count_evidence=server.count_evidence,
+            ),
+            metrics=metrics,
+            admits=admits,
+            allows=allows,
+        )
+        metrics.gauge("memedit_live_edits", "Edits that are in force.", lambda: len(parts.memory))
+        self.health = Health(app, parts.memory, parts.memory.encoder)
+        self._app = Operations(
+            middleware,
+            self.health,
+            metrics,
+            refuse_body=server.refuse_body,
+            admits=admits,
+            allows=allows,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one connection's scope."""
+        await self._app(scope, receive, send)
+
+    async def aclose(self) -> None:
+        """Lets decisions come to their end and closes the memory."""
+        await self._decider.aclose()
+        self._parts.close()
+
+
+def served(
+    app: ASGIApp,
+    config: Config,
+    *,
+    metrics: Metrics | None = None,
+    speculate: bool = False,
+    admits: Callable[[Scope], bool] = lambda scope: True,
+) -> Served:
+    """This application with edits live, as the configuration has it.
+
+    Raises:
+        MemeditError: a part cannot be made; the server then does not start.
+    """
+    log_to_stderr(config.server.log_format)
+    parts = assemble(config)
+    parts.warm()
+    logger.info("%d edits live in %s", len(parts.memory), config.memory.path)
+    metrics = metrics or Metrics(edits=config.server.edits_in_metrics)
+    return Served(app, parts, config, metrics, speculate=speculate, admits=admits)
+
+
+class ProxyApp:
+    """Answers as the upstream does, with edits live.
 
     Args:
         upstream: URL of an OpenAI-compatible server.
@@ -24,15 +124,35 @@ def proxy_app(upstream: str, config: Config) -> ASGIApp:
     Raises:
         MemeditError: a part cannot be made; the server then does not start.
     """
-    log_to_stderr()
-    proxy = Proxy(upstream, connect_timeout=config.server.connect_timeout)
-    parts = assemble(config)
-    parts.warm()
-    logger.info("%d edits live in %s", len(parts.memory), config.memory.path)
-    return MemeditMiddleware(
-        proxy,
-        Decider(parts.router),
-        parts.routes,
-        namespace=config.memory.namespace,
-        max_body=config.server.max_body,
-    )
+
+    def __init__(self, upstream: str, config: Config) -> None:
+        server = config.server
+        metrics = Metrics(edits=server.edits_in_metrics)
+        limits = Limits(
+            connect=server.connect_timeout,
+            answer=server.answer_timeout,
+            idle=server.idle_timeout,
+            headers=server.max_headers,
+        )
+        self._proxy = Proxy(upstream, limits, failed=metrics.unanswered)
+        self._served = served(self._proxy, config, metrics=metrics, speculate=server.speculate)
+        metrics.gauge(
+            "memedit_upstream_connections",
+            "Connections to the upstream, used or waiting.",
+            lambda: self._proxy.upstream.open,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one connection's scope, and the life of the server."""
+        if scope["type"] != "lifespan":
+            await self._served(scope, receive, send)
+            return
+        while (await receive())["type"] != "lifespan.shutdown":
+            await send({"type": "lifespan.startup.complete"})
+        await self._served.aclose()
+        await self._proxy.aclose()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    def drain(self) -> None:
+        """Says that the server is about to end."""
+        self._served.health.draining = True

@@ -407,7 +407,7 @@ def test_a_compressed_request(served: Served, add_edit: Add) -> None:
 
 def test_a_chunked_request_with_a_member_of_ours(served: Served, add_edit: Add) -> None:
     record = add_edit(capital())
-    body = {"memedit": {"any": 1}, **GREEDY, "messages": user(ASK)}
+    body = {"memedit": {"route": "auto"}, **GREEDY, "messages": user(ASK)}
     asked, engine = served.send(CHAT, body, pieces=4)
     assert_edited(asked, engine[-1], "messages", record.edit)
     assert "memedit" not in engine[-1].json
