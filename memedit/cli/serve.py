@@ -109,9 +109,9 @@ def _check_model(model: str, packaged: list[str]) -> None:
 
 def _proxy(upstream: str, config: Config, as_json: bool) -> None:
     from memedit.server.app import ProxyApp
-    from memedit.server.listen import listen
+    from memedit.server.listen import server
 
-    app, server = ProxyApp(upstream, config), config.server
+    app, options = ProxyApp(upstream, config), config.server
     if as_json:
-        print_json({"upstream": upstream, "host": server.host, "port": server.port})
-    listen(app, server)
+        print_json({"upstream": upstream, "host": options.host, "port": options.port})
+    server(app, options).run()

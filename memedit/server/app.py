@@ -97,17 +97,26 @@ def served(
     app: ASGIApp,
     config: Config,
     *,
+    parts: Parts | None = None,
     metrics: Metrics | None = None,
     speculate: bool = False,
     admits: Callable[[Scope], bool] = lambda scope: True,
 ) -> Served:
     """This application with edits live, as the configuration has it.
 
+    Args:
+        app: what answers requests.
+        config: how requests are treated.
+        parts: others than the configuration's own; they are closed with the server.
+        metrics: what happens is counted there.
+        speculate: whether requests may go on while they are being decided on.
+        admits: whether the application's own key check, if it has one, lets a caller in.
+
     Raises:
         MemeditError: a part cannot be made; the server then does not start.
     """
     log_to_stderr(config.server.log_format)
-    parts = assemble(config)
+    parts = parts or assemble(config)
     parts.warm()
     logger.info("%d edits live in %s", len(parts.memory), config.memory.path)
     metrics = metrics or Metrics(edits=config.server.edits_in_metrics)
@@ -120,14 +129,19 @@ class ProxyApp:
     Args:
         upstream: URL of an OpenAI-compatible server.
         config: memory, encoder, scope, demonstrations and limits.
+        parts: others than the configuration's own.
+
+    Attributes:
+        upstream: the connections to it.
+        metrics: what has happened.
 
     Raises:
         MemeditError: a part cannot be made; the server then does not start.
     """
 
-    def __init__(self, upstream: str, config: Config) -> None:
+    def __init__(self, upstream: str, config: Config, parts: Parts | None = None) -> None:
         server = config.server
-        metrics = Metrics(edits=server.edits_in_metrics)
+        metrics = self.metrics = Metrics(edits=server.edits_in_metrics)
         limits = Limits(
             connect=server.connect_timeout,
             answer=server.answer_timeout,
@@ -135,11 +149,14 @@ class ProxyApp:
             headers=server.max_headers,
         )
         self._proxy = Proxy(upstream, limits, failed=metrics.unanswered)
-        self._served = served(self._proxy, config, metrics=metrics, speculate=server.speculate)
+        self.upstream = self._proxy.upstream
+        self._served = served(
+            self._proxy, config, parts=parts, metrics=metrics, speculate=server.speculate
+        )
         metrics.gauge(
             "memedit_upstream_connections",
             "Connections to the upstream, used or waiting.",
-            lambda: self._proxy.upstream.open,
+            lambda: self.upstream.open,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

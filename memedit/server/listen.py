@@ -22,8 +22,8 @@ _TOO_LARGE = (
 )
 
 
-def listen(app: ProxyApp, config: ServerConfig) -> None:
-    """Serves until a signal ends it; what is under way then has ``drain_timeout`` to end."""
+def server(app: ProxyApp, config: ServerConfig) -> uvicorn.Server:
+    """A server that runs until a signal ends it; what is under way has ``drain_timeout`` to end."""
     _more_files()
     settings = uvicorn.Config(
         app,
@@ -37,7 +37,7 @@ def listen(app: ProxyApp, config: ServerConfig) -> None:
         log_level="info",
         timeout_graceful_shutdown=round(config.drain_timeout),
     )
-    _Server(settings, app).run()
+    return _Server(settings, app)
 
 
 class _Server(uvicorn.Server):

@@ -98,6 +98,11 @@ class Upstream:
         self._idle: list[_Connection] = []
         self._sweep: asyncio.TimerHandle | None = None
 
+    @property
+    def idle(self) -> int:
+        """How many of the connections nobody uses."""
+        return len(self._idle)
+
     async def send(
         self,
         method: str,
@@ -146,6 +151,12 @@ class Upstream:
             self._sweep.cancel()
         while self._idle:
             self._idle.pop().transport.abort()
+
+    def forget(self, connection: _Connection) -> None:
+        """A connection that is closed."""
+        self.open -= 1
+        if connection in self._idle:
+            self._idle.remove(connection)
 
     def take_back(self, connection: _Connection) -> None:
         """A connection whose exchange is over, to be used again."""
@@ -474,7 +485,7 @@ class _Connection(asyncio.Protocol):
         self._upstream.open += 1
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._upstream.open -= 1
+        self._upstream.forget(self)
         self.resume_writing()
         if self.exchange is not None:
             self.exchange.lost()
