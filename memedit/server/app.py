@@ -101,6 +101,7 @@ def served(
     metrics: Metrics | None = None,
     speculate: bool = False,
     admits: Callable[[Scope], bool] = lambda scope: True,
+    allows: Allows = from_this_machine,
 ) -> Served:
     """This application with edits live, as the configuration has it.
 
@@ -111,6 +112,7 @@ def served(
         metrics: what happens is counted there.
         speculate: whether requests may go on while they are being decided on.
         admits: whether the application's own key check, if it has one, lets a caller in.
+        allows: whether a caller holds a role of memedit's own.
 
     Raises:
         MemeditError: a part cannot be made; the server then does not start.
@@ -120,7 +122,7 @@ def served(
     parts.warm()
     logger.info("%d edits live in %s", len(parts.memory), config.memory.path)
     metrics = metrics or Metrics(edits=config.server.edits_in_metrics)
-    return Served(app, parts, config, metrics, speculate=speculate, admits=admits)
+    return Served(app, parts, config, metrics, speculate=speculate, admits=admits, allows=allows)
 
 
 class ProxyApp:

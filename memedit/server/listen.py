@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import resource
 from types import FrameType
 from typing import Any
@@ -34,8 +35,9 @@ def server(app: ProxyApp, config: ServerConfig) -> uvicorn.Server:
         server_header=False,
         date_header=False,
         access_log=False,
+        proxy_headers=False,
         log_level="info",
-        timeout_graceful_shutdown=round(config.drain_timeout),
+        timeout_graceful_shutdown=math.ceil(config.drain_timeout) or None,
     )
     return _Server(settings, app)
 

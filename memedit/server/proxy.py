@@ -65,18 +65,17 @@ class Proxy:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection's scope."""
-        if scope["type"] == "lifespan":
-            return await self._lifespan(receive, send)
         if scope["type"] == "websocket":
             await receive()
-            return await send({"type": "websocket.close", "code": 1003})
+            await send({"type": "websocket.close", "code": 1003})
+            return
         body = _Body(receive)
         if not await body.first():
-            return None
+            return
         try:
             await self._forward(scope, body, send)
         except ClientLeft:
-            return None  # nobody is there to be told
+            return  # nobody is there to be told
         finally:
             body.close()
 
@@ -118,15 +117,6 @@ class Proxy:
                 return
         await send({"type": "http.response.body", "body": b""})
 
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        while True:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                await send({"type": "lifespan.startup.complete"})
-            else:
-                await self.aclose()
-                return await send({"type": "lifespan.shutdown.complete"})
-
 
 class _Body:
     """A request body on its way up, and the news that its client has gone."""
@@ -156,7 +146,7 @@ class _Body:
     def watch(self, exchange: Exchange) -> None:
         """Ends this exchange when the client leaves. Most answers come before anybody looks."""
         self._exchange = exchange
-        if self._complete and self._listening is None:
+        if self._complete and self._timer is None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(_PATIENCE, self._listen)
 
