@@ -127,6 +127,8 @@ class ServerConfig:
         count_evidence: whether the server's tokenizer is asked how many prompt tokens are evidence.
         edits_in_metrics: how many edits have a counter of their own.
         log_format: ``text``, or ``json`` for one object a line.
+        spans: an OTLP endpoint that gets a span a request, such as
+            ``http://127.0.0.1:4318/v1/traces``; empty for none. Needs the extra ``otel``.
     """
 
     host: str = "127.0.0.1"
@@ -147,6 +149,7 @@ class ServerConfig:
     count_evidence: bool = True
     edits_in_metrics: int = 1_000
     log_format: Literal["text", "json"] = "text"
+    spans: str = ""
 
 
 @with_config(_STRICT)

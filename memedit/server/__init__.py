@@ -12,6 +12,7 @@ proxy.py       an ASGI application that forwards to an upstream server, bytes as
 upstream.py    the HTTP client for that: bytes, back-pressure, kept connections
 operations.py  health, metrics and the limit on bodies, in front of everything
 metrics.py     what Prometheus is told
+spans.py       OpenTelemetry, where it is configured
 access.py      who may see explanations and metrics
 app.py         from a configuration to a served application
 listen.py      the HTTP server in front of the proxy, with limits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 
@@ -16,6 +17,7 @@ from memedit.server.metrics import Metrics
 from memedit.server.middleware import MemeditMiddleware, Settings
 from memedit.server.operations import Health, Operations
 from memedit.server.proxy import Proxy
+from memedit.server.spans import Spans
 from memedit.server.upstream import Limits
 
 logger = logging.getLogger("memedit.server")
@@ -35,6 +37,9 @@ class Served:
 
     Attributes:
         health: whether its parts work.
+
+    Raises:
+        MemeditError: spans are wanted and cannot be sent.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class Served:
     ) -> None:
         server = config.server
         self._parts = parts
+        self._spans = Spans(server.spans) if server.spans else None
         self._decider = Decider(
             parts.router,
             freshness=Freshness(config.memory.path),
@@ -71,6 +77,7 @@ class Served:
             metrics=metrics,
             admits=admits,
             allows=allows,
+            spans=self._spans,
         )
         metrics.gauge("memedit_live_edits", "Edits that are in force.", lambda: len(parts.memory))
         self.health = Health(app, parts.memory, parts.memory.encoder)
@@ -90,6 +97,8 @@ class Served:
     async def aclose(self) -> None:
         """Lets decisions come to their end and closes the memory."""
         await self._decider.aclose()
+        if self._spans is not None:
+            await asyncio.to_thread(self._spans.close)
         self._parts.close()
 
 

@@ -30,6 +30,7 @@ from memedit.server.body import JsonBody
 from memedit.server.decider import Decider
 from memedit.server.metrics import Metrics
 from memedit.server.options import AUTO, MEMBER, Options, read_options
+from memedit.server.spans import Spans
 from memedit.server.surfaces import SURFACES, Surface
 from memedit.server.tokens import Tokens
 
@@ -140,6 +141,7 @@ class MemeditMiddleware:
             that a server's own key check answers, and nothing is encoded or told.
         allows: whether a caller holds a role of memedit's own: who asks for an explanation has
             to hold ``read``.
+        spans: gets one a request.
     """
 
     def __init__(
@@ -152,6 +154,7 @@ class MemeditMiddleware:
         metrics: Metrics | None = None,
         admits: Callable[[Scope], bool] = lambda scope: True,
         allows: Allows = from_this_machine,
+        spans: Spans | None = None,
     ) -> None:
         self._app = app
         self._decider = decider
@@ -160,6 +163,7 @@ class MemeditMiddleware:
         self._metrics = metrics or Metrics()
         self._admits = admits
         self._allows = allows
+        self._spans = spans
         self._tokens = Tokens(app)
         self._run = secrets.token_hex(4)
         self._numbers = itertools.count(1)
@@ -467,21 +471,23 @@ class MemeditMiddleware:
         self._metrics.routed(decision.route, prompts)
         spent = time.perf_counter() - call.started
         self._metrics.took("total", spent)
-        if not logger.isEnabledFor(logging.INFO):
+        if self._spans is None and not logger.isEnabledFor(logging.INFO):
             return
         ids = ",".join(edit.id for edit in decision.edits)
         stages = {name: round(ms, 1) for name, ms in decision.timings.items()}
-        extra = _extra(
-            id=call.id,
-            path=call.scope["path"],
-            route=decision.route,
-            edits=ids,
-            scope=round(decision.scope, 4),
-            total_ms=round(spent * 1e3, 1),
-            speculation=call.speculated,
+        fields = {
+            "id": call.id,
+            "path": call.scope["path"],
+            "route": decision.route,
+            "edits": ids,
+            "scope": round(decision.scope, 4),
+            "total_ms": round(spent * 1e3, 1),
+            "speculation": call.speculated,
             **stages,
             **({"reason": plan.reason} if plan.reason else {}),
-        )
+        }
+        if self._spans is not None:
+            self._spans.record(call.scope, spent, fields)
         logger.info(
             "%s route=%s edits=%s scope=%.4f total_ms=%.1f%s%s id=%s",
             call.scope["path"],
@@ -492,7 +498,7 @@ class MemeditMiddleware:
             "".join(f" {name}={ms}" for name, ms in stages.items()),
             f" reason={plan.reason!r}" if plan.reason else "",
             call.id,
-            extra=extra,
+            extra=_extra(**fields),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -156,6 +157,33 @@ def test_logs_as_json(upstream: Upstream, tmp_path: Path) -> None:
     assert [record["id"] for record in requests] == ids
     assert {"time", "level", "route", "scope", "total_ms", "speculation"} <= set(requests[0])
     assert "capital" not in log.read_text()
+
+
+def test_spans(upstream: Upstream, tmp_path: Path) -> None:
+    collector = pytest.importorskip(
+        "opentelemetry.proto.collector.trace.v1.trace_service_pb2",
+        reason="OpenTelemetry is not installed: use the extra otel",
+    )
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    with Upstream() as sink:
+        with Front(upstream.url, tmp_path, spans=f"{sink.url}/echo") as front:
+            front.memory.add(structured("France", "The capital of {} is", "Lyon", id="capital"))
+            headers = {"traceparent": f"00-{trace}-b7ad6b7169203331-01"}
+            httpx.post(f"{front.url}{CHAT}", json=ASK, headers=headers)
+        # What waits is sent when the server ends.
+        (raw,) = sink.answers.bodies
+    told = collector.ExportTraceServiceRequest.FromString(
+        gzip.decompress(raw) if raw[0] == 31 else raw
+    )
+    (span,) = told.resource_spans[0].scope_spans[0].spans
+    assert span.name == "memedit.request"
+    assert span.trace_id.hex() == trace
+    assert span.parent_span_id.hex() == "b7ad6b7169203331"
+    assert span.end_time_unix_nano > span.start_time_unix_nano
+    found = {item.key: item.value.string_value for item in span.attributes}
+    assert found["memedit.route"] == "ike"
+    assert found["memedit.edits"] == "capital"
+    assert "capital of France" not in str(told)
 
 
 def test_a_server_that_ends_lets_streams_end(upstream: Upstream, tmp_path: Path) -> None:
