@@ -365,6 +365,11 @@ def main() -> None:
             "litellm": args.litellm,
         },
         "edits": args.edits,
+        "settings": {
+            name: value
+            for name, value in os.environ.items()
+            if name.startswith(("MEMEDIT_ENCODER_", "MEMEDIT_SERVER_"))
+        },
         "seconds": args.seconds,
         "targets": targets_met(rows),
         "results": rows,

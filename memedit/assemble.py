@@ -47,6 +47,7 @@ def make_encoder(config: Config) -> Encoder:
         device=config.encoder.device or None,
         cache_size=config.encoder.cache,
         threads=config.encoder.threads or None,
+        precision=config.encoder.precision,
     )
 
 

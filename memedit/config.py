@@ -62,12 +62,15 @@ class EncoderConfig:
         device: a torch device; empty for the best at hand.
         threads: torch threads while encoding; one leaves the other cores to the engine. 0 is
             torch's own choice.
+        precision: ``float32``, or ``bfloat16``, which is faster where the processor multiplies in
+            it and moves cosines by thousandths.
         cache: how many encoded texts are kept.
     """
 
     model: str = ""
     device: str = ""
     threads: int = 1
+    precision: Literal["float32", "bfloat16"] = "float32"
     cache: int = 65_536
 
 
