@@ -187,18 +187,20 @@ async def load(
 def memory_of(count: int, seed: int) -> Path:
     """A memory file with so many edits, made where there is none yet."""
     encoder = SentenceEncoder()
-    name = f"memory-{count}-{seed}-{encoder.name.partition('@')[2]}.sqlite3"
-    path = cache_folder() / "benchmarks" / name
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        making = path.with_suffix(".making")
-        making.unlink(missing_ok=True)
+    mark = encoder.name.partition("@")[2]
+    folder = cache_folder() / "benchmarks" / f"memory-{count}-{seed}-{mark}"
+    if not folder.exists():
+        # The file and the snapshot of its index, which lies beside it, appear together.
+        making = folder.with_name(folder.name + ".making")
+        shutil.rmtree(making, ignore_errors=True)
+        making.mkdir(parents=True)
         rng = random.Random(seed)
-        with EditMemory(making, Filler(encoder.name, encoder.dim, seed)) as memory:
+        filler = Filler(encoder.name, encoder.dim, seed)
+        with EditMemory(making / "memory.sqlite3", filler) as memory:
             for start in range(0, count, 10_000):
                 memory.add(edits(f"Old {start}", min(10_000, count - start), rng))
-        making.rename(path)
-    return path
+        making.rename(folder)
+    return folder / "memory.sqlite3"
 
 
 def litellm_command(release: str) -> Path:
