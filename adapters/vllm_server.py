@@ -16,7 +16,6 @@ endpoint plug-in (:class:`EndpointPlugin`)::
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
@@ -24,23 +23,20 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any, NoReturn
 
-from memedit.assemble import Parts, assemble
+from memedit.assemble import Parts, check
 from memedit.config import Config, load
 from memedit.errors import MissingDependency
 from memedit.server.api import edits_api
-from memedit.server.decider import Decider
-from memedit.server.door import PATH, Door
-from memedit.server.logs import log_to_stderr
-from memedit.server.middleware import ASGIApp, MemeditMiddleware, Receive, Scope, Send
-
-logger = logging.getLogger("memedit.server")
+from memedit.server.app import Served, prepared
+from memedit.server.asgi import ASGIApp, Receive, Scope, Send
+from memedit.server.door import PATH
 
 MIDDLEWARE = "memedit.adapters.vllm_server.Middleware"
 
 _SERVER = "vllm.entrypoints.openai.api_server"
 
 
-class Middleware(MemeditMiddleware):
+class Middleware:
     """What ``--middleware`` names: vLLM constructs it with nothing but the application.
 
     Args:
@@ -53,20 +49,11 @@ class Middleware(MemeditMiddleware):
 
     def __init__(self, app: ASGIApp) -> None:
         config = load()
-        parts = _parts(config)
-        super().__init__(
-            app,
-            Decider(parts.router),
-            parts.routes,
-            namespace=config.memory.namespace,
-            max_body=config.server.max_body,
-            admits=_key_check(app),
-        )
-        self._door = Door(super().__call__, edits_api(parts, config))
+        self._served = Served(app, _parts(config), config, admits=_key_check(app))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection's scope."""
-        await self._door(scope, receive, send)
+        await self._served(scope, receive, send)
 
 
 class EndpointPlugin:
@@ -102,11 +89,7 @@ class EndpointPlugin:
 @functools.cache
 def _parts(config: Config) -> Parts:
     """The parts of this process: middleware and plug-in share one memory and one encoder."""
-    parts = assemble(config)
-    parts.warm()
-    log_to_stderr()  # vLLM gives handlers to its own loggers only
-    logger.info("%d edits live in %s", len(parts.memory), config.memory.path)
-    return parts
+    return prepared(config)
 
 
 class _Admits:
@@ -206,7 +189,7 @@ def serve(model: str, options: Sequence[str], config: Config) -> NoReturn:
         MemeditError: no vLLM is installed, or the middleware would refuse the configuration.
     """
     cpu = on_cpu()
-    assemble(config).close()  # what is wrong is said now, not when vLLM has loaded its model
+    check(config)  # what is wrong is said now, not when vLLM has loaded its model
     argv = command(model, options, cpu=cpu)
     sys.stdout.flush()
     sys.stderr.flush()

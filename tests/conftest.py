@@ -121,7 +121,10 @@ def proxy(
     with (
         Wire(vllm_server.url, host="localhost") as back,
         ServerProcess(
-            ["--upstream", back.url, "--memory", str(path)], log=folder / "proxy.log"
+            ["--upstream", back.url, "--memory", str(path)],
+            log=folder / "proxy.log",
+            # Speculative calls would show among the engine's; tests/server/test_calls.py has them.
+            environ={"MEMEDIT_SERVER_SPECULATE": "0"},
         ) as server,
         Wire(server.url) as front,
         EditMemory(path, encoder) as memory,

@@ -100,13 +100,14 @@ def edits_api(parts: Parts, config: Config) -> Guard:
         AccessFileError: the keys cannot be read.
     """
     keys, audit = Keys(config.memory.path), Audit(config.memory.path)
+    server = config.server
     keys.all()  # what is wrong with the file is said now
     return Guard(
         _Api(parts, audit).app,
         keys,
         audit,
         namespace=config.memory.namespace,
-        max_body=config.server.max_body,
+        max_body=min(server.max_body, server.refuse_body or server.max_body),
     )
 
 

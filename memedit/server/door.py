@@ -1,15 +1,13 @@
-"""Who may do what: the door of the edits API, and how far the namespace header goes.
+"""What stands before everything else in a server: it looks at keys before a body is read.
 
-A key comes in ``X-Memedit-Key``, or as ``Authorization: Bearer``. The first is for servers whose
-own key check takes the second, vLLM's among them. Neither ever goes on to an upstream.
+:mod:`memedit.server.access` says what a key allows.
 """
 
 from __future__ import annotations
 
-import logging
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qs
 
@@ -19,25 +17,22 @@ from starlette.concurrency import run_in_threadpool
 from starlette.routing import BaseRoute, Match
 
 from memedit.errors import AccessFileError
+from memedit.server.access import ACCESS, Access, without_secrets
 from memedit.server.api_errors import ApiError, translated
+from memedit.server.asgi import ASGIApp, Message, Receive, Scope, Send, header, path_of
 from memedit.server.audit import Audit
-from memedit.server.keys import PREFIX, Key, Keys, Role
-from memedit.server.middleware import NAMESPACE, ASGIApp, Headers, Message, Receive, Scope, Send
-
-logger = logging.getLogger("memedit.server")
+from memedit.server.keys import Key, Keys, Role
+from memedit.server.options import NAMESPACE_HEADER
 
 PATH = "/v1/edits"
 """Where the edits API is."""
 
-KEY = b"x-memedit-key"
 ROLE = "x-memedit-role"
 """The member of an operation in the OpenAPI schema that names the role it needs."""
 
-ACCESS = "memedit.access"
 CALLER = "memedit.caller"
-"""Members of an ASGI scope: an :class:`Access`, for inference; a :class:`Caller`, for the API."""
+"""The member of an ASGI scope that holds a :class:`Caller`."""
 
-_BEARER = b"bearer "
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -54,40 +49,6 @@ class Caller:
     key: Key
     namespace: str
     request: str
-
-
-class Access:
-    """How far an inference request may go in memedit; most never ask.
-
-    Args:
-        keys: the keys of this memory.
-        secret: the memedit key that came along, or ``None``.
-        own: the server's own namespace, which serves everybody.
-    """
-
-    def __init__(self, keys: Keys, secret: str | None, own: str) -> None:
-        self._keys = keys
-        self._secret = secret
-        self._own = own
-
-    def may_use(self, namespace: str) -> bool:
-        """Whether the edits of a namespace may answer: the server's own, or one that a key grants.
-
-        Where no key was ever made nobody is told apart from anybody, and every namespace answers.
-
-        Raises:
-            AccessFileError: the keys cannot be read.
-        """
-        return namespace == self._own or not self._keys.exist() or self.may_read(namespace)
-
-    def may_read(self, namespace: str) -> bool:
-        """Whether the caller may see texts of a namespace's edits, as an explanation shows them.
-
-        Raises:
-            AccessFileError: the keys cannot be read.
-        """
-        key = None if self._secret is None else self._keys.find(self._secret)
-        return key is not None and key.grants(namespace)
 
 
 class Guard:
@@ -130,7 +91,7 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = _header(scope["headers"], b"x-request-id") or b""
+        given = header(scope["headers"], b"x-request-id") or b""
         known = _REQUEST_ID.fullmatch(given)
         request = given.decode() if known else f"req-{secrets.token_hex(12)}"
         answer = _answering(send, request)
@@ -143,12 +104,11 @@ class Guard:
             await translated(error).response()(scope, receive, answer)
         else:
             # The API has its paths whole, wherever it is mounted.
-            inner = {**scope, "path": _path(scope), "root_path": "", CALLER: caller}
+            inner = {**scope, "path": path_of(scope), "root_path": "", CALLER: caller}
             await self.app(inner, limited, answer)
 
     async def _caller(self, scope: Scope, request: str) -> Caller:
-        secret = secret_of(scope["headers"])
-        key = None if secret is None else self.keys.find(secret)
+        key = Access(self.keys, scope, self.namespace).key()
         if key is None:
             raise ApiError(
                 "invalid_api_key",
@@ -171,7 +131,7 @@ class Guard:
 
     def _needed(self, scope: Scope) -> tuple[Role, str]:
         """The role that the operation needs, and its name; what is no operation needs the least."""
-        inner = {**scope, "path": _path(scope), "root_path": ""}
+        inner = {**scope, "path": path_of(scope), "root_path": ""}
         for route in self.routes:
             if route.matches(inner)[0] == Match.FULL:
                 assert isinstance(route, APIRoute)
@@ -181,7 +141,7 @@ class Guard:
 
     def _asked(self, scope: Scope, key: Key) -> str:
         """The namespace that a request is about."""
-        named = [v.decode("latin-1") for k, v in scope["headers"] if k.lower() == NAMESPACE]
+        named = [v.decode("latin-1") for k, v in scope["headers"] if k.lower() == NAMESPACE_HEADER]
         query = scope["query_string"].decode("latin-1")
         named += parse_qs(query, keep_blank_values=True).get("namespace", [])
         if len(set(named)) > 1:
@@ -204,7 +164,7 @@ class Guard:
             f"the body is longer than {self._max_body:,} bytes; send it in parts",
             headers={"connection": "close"},
         )
-        length = _header(scope["headers"], b"content-length") or b""
+        length = header(scope["headers"], b"content-length") or b""
         if length.isdigit() and int(length[:20]) > self._max_body:
             raise too_large
         size = 0
@@ -224,13 +184,18 @@ class Door:
     """Stands before everything else: the edits API to the one side, inference to the other.
 
     Args:
-        app: what answers all that is not memedit's own.
+        app: what answers all that is not the edits API's; it finds an
+            :class:`~memedit.server.access.Access` in its scopes, and no memedit key.
         api: the edits API.
+        refused: called where the namespace header asks for more than a key allows.
     """
 
-    def __init__(self, app: ASGIApp, api: Guard) -> None:
+    def __init__(
+        self, app: ASGIApp, api: Guard, *, refused: Callable[[], None] = lambda: None
+    ) -> None:
         self._app = app
-        self.api = api
+        self._api = api
+        self._refused = refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection's scope."""
@@ -238,11 +203,10 @@ class Door:
             await self._app(scope, receive, send)
             return
         if is_own(scope):
-            await self.api(scope, receive, send)
+            await self._api(scope, receive, send)
             return
-        secret = secret_of(scope["headers"])
-        access = Access(self.api.keys, secret, self.api.namespace)
-        named = _header(scope["headers"], NAMESPACE)
+        access = Access(self._api.keys, scope, self._api.namespace)
+        named = header(scope["headers"], NAMESPACE_HEADER)
         try:
             if named is not None and not access.may_use(named.decode("latin-1")):
                 raise ApiError(
@@ -252,51 +216,22 @@ class Door:
                     param="x-memedit-namespace",
                 )
         except ApiError as error:
+            self._refused()
             await error.response()(scope, receive, send)
             return
         except AccessFileError as error:
             await translated(error).response()(scope, receive, send)
             return
         scope = {**scope, ACCESS: access}
-        if secret is not None:
-            scope["headers"] = [pair for pair in scope["headers"] if _secret_in(*pair) is None]
+        if access.has_secret:
+            scope["headers"] = without_secrets(scope["headers"])
         await self._app(scope, receive, send)
 
 
 def is_own(scope: Scope) -> bool:
     """Whether a request is for the edits API."""
-    path = _path(scope)
+    path = path_of(scope)
     return path == PATH or path.startswith(f"{PATH}/")
-
-
-def secret_of(headers: Headers) -> str | None:
-    """The memedit key that came with a request, of whatever worth; ``X-Memedit-Key`` goes first."""
-    found = [
-        (name, value) for k, value in headers if (name := k.lower()) in (KEY, b"authorization")
-    ]
-    found.sort(key=lambda pair: pair[0] != KEY)
-    return next((s for name, value in found if (s := _secret_in(name, value)) is not None), None)
-
-
-def _secret_in(name: bytes, value: bytes) -> str | None:
-    """The memedit key in a header, or ``None``: a bearer token of another form is not memedit's."""
-    name = name.lower()
-    if name == KEY:
-        return value.strip().decode("latin-1")
-    if name == b"authorization" and value[: len(_BEARER)].lower() == _BEARER:
-        token = value[len(_BEARER) :].strip().decode("latin-1")
-        return token if token.startswith(f"{PREFIX}-") else None
-    return None
-
-
-def _path(scope: Scope) -> str:
-    path: str = scope["path"]
-    root: str = scope.get("root_path", "")
-    return path.removeprefix(root)
-
-
-def _header(headers: Headers, name: bytes) -> bytes | None:
-    return next((value for key, value in headers if key.lower() == name), None)
 
 
 def _answering(send: Send, request: str) -> Send:
@@ -305,7 +240,7 @@ def _answering(send: Send, request: str) -> Send:
     async def answer(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = [*message.get("headers", ()), (b"x-request-id", request.encode())]
-            if _header(headers, b"cache-control") is None:
+            if header(headers, b"cache-control") is None:
                 headers.append((b"cache-control", b"no-store"))
             message = {**message, "headers": headers}
         await send(message)

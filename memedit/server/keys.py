@@ -67,8 +67,8 @@ class Key:
         """Whether it has this role or one that includes it."""
         return ROLES.index(self.role) >= ROLES.index(role)
 
-    def grants(self, namespace: str) -> bool:
-        """Whether it is good for this namespace."""
+    def grants(self, namespace: str | None) -> bool:
+        """Whether it is good for this namespace; ``None`` for all namespaces there may be."""
         return not self.namespaces or namespace in self.namespaces
 
 
