@@ -1,6 +1,6 @@
 """What an operator asks of a server: is it alive, is it ready, what has it done so far.
 
-In front of everything else, so that these paths answer whatever goes on behind them.
+In front of the middleware, so that these paths answer whatever goes on behind them.
 """
 
 from __future__ import annotations

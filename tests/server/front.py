@@ -35,6 +35,7 @@ class Breakable(HashEncoder):
         error: raised instead of encoding.
         seconds: waited before encoding.
         gate: waited for before encoding.
+        texts: all that it was asked for.
     """
 
     def __init__(self) -> None:
@@ -43,8 +44,10 @@ class Breakable(HashEncoder):
         self.seconds = 0.0
         self.gate = threading.Event()
         self.gate.set()
+        self.texts: list[str] = []
 
     def encode(self, texts: Sequence[str]) -> Vectors:
+        self.texts += texts
         assert self.gate.wait(20)
         time.sleep(self.seconds)
         if self.error is not None:
