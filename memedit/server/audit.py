@@ -1,9 +1,9 @@
 """The audit log: one JSON object a line for everything that somebody changed, or tried to.
 
 It stands beside the memory, ``MEMORY.audit.jsonl``, made with permissions 0600 and only ever
-appended to, one process at a time. A line holds who
-(a key's id and name), what, where, ids of edits and the request's id; never a key, and no text of
-an edit, an author or a reason: those are in the journal, under the ids.
+appended to, one process at a time. A line holds who (a key's id and name), what, where, ids of
+edits and the request's id; never a key, and no text of an edit, an author or a reason: those are
+in the journal, under the ids.
 
 Two lines belong to a change, with one request id: the first, with the outcome ``begun``, is on
 the disk before anything is changed, and if it cannot be written nothing is; the second says what
