@@ -109,7 +109,7 @@ class IKEConfig:
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """The HTTP surface. Bytes and seconds; 0 is no limit where nothing else is said.
+    """The HTTP surface. Bytes and seconds; a time of 0 is no limit, nor is a ``refuse_body`` of 0.
 
     Attributes:
         host, port: where the proxy listens (vLLM has options of its own).

@@ -222,3 +222,16 @@ def test_a_memedit_key_and_member_go_no_further_than_memedit(
         assert secret not in repr(upstream.headers)
     assert len(upstream.asked) >= 2
     assert '"memedit"' not in json.dumps([body for _, body in upstream.asked])
+
+
+def test_the_api_refuses_what_the_server_refuses_as_too_long(
+    upstream: Scripted, tmp_path: Path
+) -> None:
+    with Upstream(app=upstream) as server, Front(server.url, tmp_path, refuse_body=500) as front:
+        key = {"x-memedit-key": Keys(front.path).add("ops", "write")[1]}
+        for statement, status in (("Iron floats.", 201), ("Iron floats. " * 50, 413)):
+            body = {"statement": statement}
+            assert httpx.post(f"{front.url}{EDITS}", json=body, headers=key).status_code == status
+        # Who may not come in is told so first.
+        stranger = httpx.post(f"{front.url}{EDITS}", json={"statement": "Iron floats. " * 50})
+        assert code(stranger, 401) == "invalid_api_key"
