@@ -1,15 +1,21 @@
-r"""vLLM's own OpenAI server, with memedit as its ASGI middleware.
+r"""vLLM's own OpenAI server, with memedit as its ASGI middleware, and the edits API in it.
 
 ``memedit serve MODEL`` runs it, with the configuration in the environment, where vLLM's API
 server processes, however many there are, find it. By hand it is::
 
     python -m vllm.entrypoints.openai.api_server --model MODEL \
         --middleware memedit.adapters.vllm_server.Middleware
+
+vLLM runs ``--middleware`` before its own key check. The edits API stands there, too, and asks for
+memedit's own keys. A vLLM that is to have the API alone, behind its key check, takes it as an
+endpoint plug-in (:class:`EndpointPlugin`)::
+
+    VLLM_PLUGINS=memedit python -m vllm.entrypoints.openai.api_server --model MODEL
 """
 
 from __future__ import annotations
 
-import logging
+import functools
 import os
 import sys
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
@@ -17,21 +23,20 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any, NoReturn
 
-from memedit.assemble import assemble
+from memedit.assemble import Parts, check
 from memedit.config import Config, load
 from memedit.errors import MissingDependency
-from memedit.server.decider import Decider
-from memedit.server.logs import log_to_stderr
-from memedit.server.middleware import ASGIApp, MemeditMiddleware, Scope
-
-logger = logging.getLogger("memedit.server")
+from memedit.server.api import edits_api
+from memedit.server.app import Served, prepared
+from memedit.server.asgi import ASGIApp, Receive, Scope, Send
+from memedit.server.door import PATH
 
 MIDDLEWARE = "memedit.adapters.vllm_server.Middleware"
 
 _SERVER = "vllm.entrypoints.openai.api_server"
 
 
-class Middleware(MemeditMiddleware):
+class Middleware:
     """What ``--middleware`` names: vLLM constructs it with nothing but the application.
 
     Args:
@@ -44,18 +49,47 @@ class Middleware(MemeditMiddleware):
 
     def __init__(self, app: ASGIApp) -> None:
         config = load()
-        parts = assemble(config)
-        parts.warm()
-        super().__init__(
-            app,
-            Decider(parts.router),
-            parts.routes,
-            namespace=config.memory.namespace,
-            max_body=config.server.max_body,
-            admits=_key_check(app),
-        )
-        log_to_stderr()  # vLLM gives handlers to its own loggers only
-        logger.info("%d edits live in %s", len(parts.memory), config.memory.path)
+        self._served = Served(app, _parts(config), config, admits=_key_check(app))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one connection's scope."""
+        await self._served(scope, receive, send)
+
+
+class EndpointPlugin:
+    """What vLLM's ``vllm.endpoint_plugins`` names: adds the edits API to vLLM's application.
+
+    The routes stand behind vLLM's own key check, which guards ``/v1``: where vLLM has keys, a
+    caller sends vLLM's as ``Authorization: Bearer`` and memedit's in ``X-Memedit-Key``.
+
+    Attributes:
+        name: by which ``VLLM_PLUGINS`` lets it in.
+        required_tasks: none: any vLLM server will do.
+    """
+
+    name = "memedit"
+    required_tasks = None
+
+    def attach_router(self, app: Any) -> None:
+        """Adds the routes; vLLM calls this while it builds its application.
+
+        Raises:
+            MemeditError: as for :class:`Middleware`.
+        """
+        from starlette.routing import Route
+
+        config = load()
+        api = edits_api(_parts(config), config)
+        app.router.routes += [Route(PATH, api), Route(f"{PATH}/{{path:path}}", api)]
+
+    async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:
+        """Nothing: the routes need no engine."""
+
+
+@functools.cache
+def _parts(config: Config) -> Parts:
+    """The parts of this process: middleware and plug-in share one memory and one encoder."""
+    return prepared(config)
 
 
 class _Admits:
@@ -155,7 +189,7 @@ def serve(model: str, options: Sequence[str], config: Config) -> NoReturn:
         MemeditError: no vLLM is installed, or the middleware would refuse the configuration.
     """
     cpu = on_cpu()
-    assemble(config).close()  # what is wrong is said now, not when vLLM has loaded its model
+    check(config)  # what is wrong is said now, not when vLLM has loaded its model
     argv = command(model, options, cpu=cpu)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -26,8 +26,9 @@ class Parts:
     routes: Mapping[str, Route]
 
     def warm(self) -> None:
-        """Loads the encoder now, so that the first request does not wait for it."""
+        """Loads encoder and scope now, so that the first request does not wait for them."""
         self.memory.encoder.encode(["warm"])
+        self.router.warm()
 
     def close(self) -> None:
         """Closes the memory."""
@@ -47,6 +48,7 @@ def make_encoder(config: Config) -> Encoder:
         device=config.encoder.device or None,
         cache_size=config.encoder.cache,
         threads=config.encoder.threads or None,
+        precision=config.encoder.precision,
     )
 
 
@@ -57,6 +59,22 @@ def open_memory(config: Config) -> EditMemory:
         MemoryFileError: the file cannot be opened or is damaged.
     """
     return EditMemory(config.memory.path, make_encoder(config), index=config.memory.index)
+
+
+def check(config: Config) -> None:
+    """Says what :func:`assemble` would refuse, without the time that a large memory takes.
+
+    Raises:
+        MemeditError: a part cannot be made; the message says which and what to do.
+    """
+    from memedit.journal.file import Journal
+    from memedit.routes.ike import IKE
+    from memedit.scope import VerifiedScope
+
+    encoder = make_encoder(config)
+    IKE(config.ike, encoder)
+    _ = VerifiedScope().threshold
+    Journal(config.memory.path).close()
 
 
 def assemble(config: Config, memory: EditMemory | None = None) -> Parts:

@@ -7,18 +7,22 @@ as in ``MEMEDIT_MEMORY_PATH``), the configuration file (TOML, named by ``--confi
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 from memedit.errors import ConfigError
 
 PREFIX = "MEMEDIT_"
+NAMESPACE = "[A-Za-z0-9._-]{1,64}"
+"""What a namespace looks like, as a regular expression."""
+
 _STRICT = ConfigDict(extra="forbid")
 
 
@@ -44,7 +48,7 @@ class MemoryConfig:
     """
 
     path: Path = field(default_factory=lambda: data_folder() / "memory.sqlite3")
-    namespace: str = "default"
+    namespace: Annotated[str, Field(pattern=f"^{NAMESPACE}$")] = "default"
     index: str = "auto"
 
 
@@ -58,12 +62,15 @@ class EncoderConfig:
         device: a torch device; empty for the best at hand.
         threads: torch threads while encoding; one leaves the other cores to the engine. 0 is
             torch's own choice.
+        precision: ``float32``, or ``bfloat16``, which is faster where the processor multiplies in
+            it and moves cosines by thousandths.
         cache: how many encoded texts are kept.
     """
 
     model: str = ""
     device: str = ""
     threads: int = 1
+    precision: Literal["float32", "bfloat16"] = "float32"
     cache: int = 65_536
 
 
@@ -102,18 +109,50 @@ class IKEConfig:
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """The HTTP surface.
+    """The HTTP surface. Bytes and seconds; a time of 0 is no limit, nor is a ``refuse_body`` of 0.
 
     Attributes:
         host, port: where the proxy listens (vLLM has options of its own).
-        max_body: longest request body that is read for its query, in bytes; longer ones pass.
-        connect_timeout: seconds to reach the upstream.
+        max_body: longest request body that is read for its query; longer ones pass.
+        refuse_body: longer request bodies are refused with 413.
+        max_prompts: most prompts of one request that are decided on; more pass.
+        max_headers: longest head of a request or of the upstream's response.
+        header_timeout: for a client to send the head of a request.
+        connect_timeout: to reach the upstream.
+        answer_timeout: for the head of the upstream's response.
+        idle_timeout: between two pieces of a body.
+        drain_timeout: for what is under way to end when the server is asked to.
+        decision_timeout: for the decision on a request.
+        on_failure: what becomes of a request on which no decision can be made: ``fail_open``
+            passes it on, ``fail_closed`` refuses it with 503.
+        speculate: whether the proxy sends a request on while its decision is being made.
+        decisions: how many decisions are remembered; 0 for none.
+        count_evidence: whether the server's tokenizer is asked how many prompt tokens are evidence.
+        edits_in_metrics: how many edits have a counter of their own.
+        log_format: ``text``, or ``json`` for one object a line.
+        spans: an OTLP endpoint that gets a span a request, such as
+            ``http://127.0.0.1:4318/v1/traces``; empty for none. Needs the extra ``otel``.
     """
 
     host: str = "127.0.0.1"
     port: int = 8000
     max_body: int = 16 * 2**20
+    refuse_body: int = 0
+    max_prompts: int = 256
+    max_headers: int = 2**16
+    header_timeout: float = 30.0
     connect_timeout: float = 10.0
+    answer_timeout: float = 600.0
+    idle_timeout: float = 300.0
+    drain_timeout: float = 30.0
+    decision_timeout: float = 5.0
+    on_failure: Literal["fail_open", "fail_closed"] = "fail_open"
+    speculate: bool = True
+    decisions: int = 8_192
+    count_evidence: bool = True
+    edits_in_metrics: int = 1_000
+    log_format: Literal["text", "json"] = "text"
+    spans: str = ""
 
 
 @with_config(_STRICT)
@@ -136,6 +175,23 @@ class Config:
             for section in fields(self)
             for option in fields(getattr(self, section.name))
         }
+
+    def to_toml(self) -> str:
+        """These values as a configuration file that :func:`load` reads."""
+        lines: list[str] = []
+        for section in fields(self):
+            values = getattr(self, section.name)
+            lines += [f"[{section.name}]"]
+            lines += [f"{o.name} = {_toml(getattr(values, o.name))}" for o in fields(values)]
+            lines += [""]
+        return "\n".join(lines[:-1])
+
+
+def _toml(value: object) -> str:
+    """A value in TOML, whose basic strings are JSON's."""
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    return json.dumps(str(value), ensure_ascii=False)
 
 
 def variable(section: str, option: str) -> str:

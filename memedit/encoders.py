@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -43,6 +43,9 @@ class SentenceEncoder:
         threads: CPU threads for torch while it encodes, or ``None`` for torch's own choice. More
             than one gains little on short texts, and beside other busy processes (an inference
             server on the same cores) threads that wait for each other cost far more than that.
+        precision: of the model's weights while it encodes: ``float32``, or ``bfloat16``, which is
+            two to three times as fast on processors that multiply in it. Rows are float32 all the
+            same, and near enough to be compared with the other's: cosines move by thousandths.
 
     Raises:
         MissingDependency: no model is named and the packaged one is not installed.
@@ -56,6 +59,7 @@ class SentenceEncoder:
         cache_size: int = 8_192,
         batch_size: int = 64,
         threads: int | None = 1,
+        precision: Literal["float32", "bfloat16"] = "float32",
     ) -> None:
         self._folder: Path | None
         if model is None:
@@ -69,6 +73,7 @@ class SentenceEncoder:
         self._cache_size = cache_size
         self._batch_size = batch_size
         self._threads = threads
+        self._precision = precision
         # The tokenizer inside is not safe to share. The cache has a lock of its own, so that what
         # is in it never waits for what is being encoded.
         self._model_lock = threading.RLock()
@@ -145,7 +150,10 @@ class SentenceEncoder:
         finally:
             if self._threads is not None:
                 torch.set_num_threads(threads_before)
-        return np.ascontiguousarray(vectors, dtype=np.float32)
+        rows = np.ascontiguousarray(vectors, dtype=np.float32)
+        if self._precision != "float32":
+            rows /= np.linalg.norm(rows, axis=1, keepdims=True)  # unit only to three digits there
+        return rows
 
     def _remembered(self, texts: list[str], rows: Vectors) -> dict[str, Vectors]:
         """The rows by text, as they are in the cache from now on where it takes them."""
@@ -193,6 +201,8 @@ class SentenceEncoder:
             finally:
                 if bars:
                     logging.enable_progress_bar()
+            if self._precision == "bfloat16":
+                self._loaded.bfloat16()
         return self._loaded
 
 

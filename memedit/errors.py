@@ -4,9 +4,13 @@
     ├── InvalidInput (ValueError)   what the caller gave cannot be used
     │   ├── InvalidEdit             an edit is malformed or carries text that could open a turn
     │   ├── EditConflict            another edit answers the same fact, and the caller minds
+    │   ├── WrongState              an edit's state does not allow what was asked
+    │   ├── KeyReused               an idempotency key comes again with other edits
     │   └── ConfigError             an option, environment variable or file holds a wrong value
     ├── MissingData                 a dataset's file is not where it was looked for
     ├── EditNotFound (LookupError)  no edit of that id in this memory
+    ├── EditChanged                 an edit is no longer as the caller saw it
+    ├── AccessFileError             the file of keys or of changes cannot be read or written
     ├── MemoryFileError             the memory file cannot do what was asked
     │   ├── MemoryFileDamaged       a record fails its checksum, or the file is no journal
     │   └── MemoryFileVersion       the file is of another schema version or another encoder
@@ -35,6 +39,14 @@ class EditConflict(InvalidInput):
     """Another edit answers the same fact otherwise, and the caller asked for that to be refused."""
 
 
+class WrongState(InvalidInput):
+    """An edit is in a state that does not allow what was asked."""
+
+
+class KeyReused(InvalidInput):
+    """An idempotency key was used before, in the same namespace, for other edits."""
+
+
 class ConfigError(InvalidInput):
     """An option, an environment variable or a configuration file holds a wrong value."""
 
@@ -45,6 +57,14 @@ class MissingData(MemeditError):
 
 class EditNotFound(MemeditError, LookupError):
     """There is no edit of that id in this memory."""
+
+
+class EditChanged(MemeditError):
+    """An edit is no longer as the caller saw it: somebody else, or the clock, came first."""
+
+
+class AccessFileError(MemeditError):
+    """The file of admin keys, or the one that notes changes, cannot be read or written."""
 
 
 class MemoryFileError(MemeditError):

@@ -59,6 +59,7 @@ class ImportReport:
         done: of these, those that are dealt with.
         skipped: those that an earlier run had dealt with.
         added: edits added.
+        ids: their ids, in the order of their lines.
         unchanged: edits that say nothing beyond an active one.
         superseded: what was retired.
         warnings: conflicts and contradictions, as sentences with their line.
@@ -70,6 +71,7 @@ class ImportReport:
     done: int = 0
     skipped: int = 0
     added: int = 0
+    ids: list[str] = field(default_factory=list)
     unchanged: int = 0
     superseded: list[Superseded] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -221,6 +223,7 @@ def _count(report: ImportReport, planned: Iterable[Planned]) -> None:
             report.unchanged += 1
             continue
         report.added += 1
+        report.ids.append(one.edit_id)
         report.superseded += [Superseded(line, one.edit_id, old) for old in one.supersedes]
         report.warnings += [f"line {line}: {warning}" for warning in one.warnings]
 

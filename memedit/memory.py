@@ -34,15 +34,15 @@ from memedit.arguments import (
     check_note,
 )
 from memedit.edits import Edit
-from memedit.errors import EditNotFound, InvalidEdit, InvalidInput
+from memedit.errors import EditNotFound, InvalidEdit, InvalidInput, WrongState
 from memedit.indexes import check_kind
 from memedit.journal import Event, Transaction
 from memedit.moments import Moment, span, utc
-from memedit.planning import OnConflict, Pending, Planned, Proposal
+from memedit.planning import Conflict, OnConflict, Pending, Planned, Proposal
 from memedit.proposals import described, digest, proposal_of_line, proposal_of_mapping
 from memedit.protocols import Candidate, EditRecord, Encoder, State
 from memedit.view import MAX_MENTIONED, View, clipped
-from memedit.writing import Writer
+from memedit.writing import Writer, check_seen
 
 __all__ = [
     "DEFAULT_NAMESPACE",
@@ -146,13 +146,14 @@ class EditMemory:
         Raises:
             InvalidEdit: an id is taken by another edit.
             EditConflict: an edit conflicts with another, and ``on_conflict`` is ``reject``.
-            InvalidInput: another argument is malformed, or the key was used for another call.
+            InvalidInput: another argument is malformed.
+            KeyReused: the idempotency key was used for another call.
             MemoryFileError: the file cannot be written; nothing was added.
         """
         edits = [edits] if isinstance(edits, Edit) else list(edits)
         begins, ends = span(valid_from, expires_at, self._view.clock())
         proposals = [Proposal(edit, begins, ends) for edit in edits]
-        return self._add(
+        return self.add_timed(
             proposals,
             namespace=namespace,
             author=author,
@@ -161,26 +162,125 @@ class EditMemory:
             idempotency_key=idempotency_key,
         )
 
-    def revert(self, edit_id: str, *, author: str = "", reason: str = "") -> EditRecord:
+    def add_timed(
+        self,
+        proposals: Sequence[Proposal],
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        author: str = "",
+        reason: str = "",
+        on_conflict: OnConflict = "supersede",
+        idempotency_key: str | None = None,
+    ) -> list[EditRecord]:
+        """:meth:`add`, of edits with times of their own.
+
+        Args:
+            proposals: edits with their times.
+            namespace: as for :meth:`add`, as is all that follows.
+            author: as for :meth:`add`.
+            reason: as for :meth:`add`.
+            on_conflict: as for :meth:`add`.
+            idempotency_key: as for :meth:`add`.
+
+        Raises:
+            MemeditError: as for :meth:`add`.
+        """
+        mark = None
+        if idempotency_key is not None:
+            check_note(idempotency_key, "idempotency_key")
+            mark = (f"key:{idempotency_key}", digest(proposals))
+        call = self._writer.call(proposals, namespace, author, reason, on_conflict)
+        call.mark = mark
+        if not proposals:
+            return []
+        self._writer.submit(call)
+        with self._view.lock:
+            records = [self._view.timeline.records[edit_id] for edit_id in call.ids]
+        if not call.planned:
+            return records
+        return [
+            replace(record, warnings=tuple(one.warnings)) if one.warnings else record
+            for record, one in zip(records, call.planned, strict=True)
+        ]
+
+    def supersede(
+        self,
+        old: EditRecord,
+        edit: Edit,
+        *,
+        author: str = "",
+        reason: str = "",
+        valid_from: Moment | None = None,
+        expires_at: Moment | None = None,
+        idempotency_key: str | None = None,
+    ) -> EditRecord:
+        """Adds an edit in the place of another, whatever the two say.
+
+        Args:
+            old: the edit that it supersedes, as the caller saw it: active, proposed or
+                consolidated.
+            edit: the new one.
+            author: as for :meth:`add`, as are ``reason`` and all that follow.
+            reason: as for :meth:`add`.
+            valid_from: as for :meth:`add`.
+            expires_at: as for :meth:`add`.
+            idempotency_key: as for :meth:`add`.
+
+        Returns:
+            The new edit's record; the other's, where the new one says nothing beyond it.
+
+        Raises:
+            EditChanged: the other is no longer as the caller saw it.
+            WrongState: the other answers no more.
+            InvalidInput: as :meth:`add`.
+            MemoryFileError: the file cannot be written; nothing was added.
+        """
+        begins, ends = span(valid_from, expires_at, self._view.clock())
+        (record,) = self.add_timed(
+            [Proposal(edit, begins, ends, replaces=old)],
+            namespace=old.namespace,
+            author=author,
+            reason=reason,
+            idempotency_key=idempotency_key,
+        )
+        return record
+
+    def revert(
+        self,
+        edit_id: str,
+        *,
+        author: str = "",
+        reason: str = "",
+        seen: EditRecord | None = None,
+    ) -> EditRecord:
         """Undoes an add: what the edit had replaced is active again, unless another replaced it.
+
+        Args:
+            edit_id: its id.
+            author: as for :meth:`add`, as is ``reason``.
+            reason: as for :meth:`add`.
+            seen: the record as the caller saw it, where it must be as it was then.
 
         Returns:
             The record, now ``reverted``.
 
         Raises:
             EditNotFound: there is no such edit.
-            InvalidInput: it is reverted already; author or reason is malformed.
+            EditChanged: it is not as it was when it was ``seen``.
+            WrongState: it is reverted already.
+            InvalidInput: author or reason is malformed.
             MemoryFileError: the file cannot be written; nothing was changed.
         """
         check_note(author, "author")
         check_note(reason, "reason")
         with self._view.journal.transaction() as transaction:
             record = self.get(edit_id)
+            check_seen(record, seen)
             if record.state == "reverted":
                 events = self._view.journal.history(edit_id)
                 event = next(e for e in reversed(events) if e.kind == "revert")
                 by = f" by {event.author}" if event.author else ""
-                raise InvalidInput(
+                raise WrongState(
                     f"edit {edit_id} was reverted already, at {utc(event.at)}{by}; to have the "
                     "fact back, restore it"
                 )
@@ -190,26 +290,42 @@ class EditMemory:
             self._writer.put_lacking(transaction, heirs)
         return self.get(edit_id)
 
-    def restore(self, edit_id: str, *, author: str = "", reason: str = "") -> EditRecord:
+    def restore(
+        self,
+        edit_id: str,
+        *,
+        author: str = "",
+        reason: str = "",
+        seen: EditRecord | None = None,
+    ) -> EditRecord:
         """Undoes a revert: the edit is back in its place in the line of those of its fact.
 
         It answers again unless an edit that began later states the same fact; then it is
         superseded by that one, until that one ends.
+
+        Args:
+            edit_id: its id.
+            author: as for :meth:`add`, as is ``reason``.
+            reason: as for :meth:`add`.
+            seen: as for :meth:`revert`.
 
         Returns:
             The record in its new state.
 
         Raises:
             EditNotFound: there is no such edit.
-            InvalidInput: it is not reverted; author or reason is malformed.
+            EditChanged: as for :meth:`revert`.
+            WrongState: it is not reverted.
+            InvalidInput: author or reason is malformed.
             MemoryFileError: the file cannot be written; nothing was changed.
         """
         check_note(author, "author")
         check_note(reason, "reason")
         with self._view.journal.transaction() as transaction:
             record = self.get(edit_id)
+            check_seen(record, seen)
             if record.state != "reverted":
-                raise InvalidInput(
+                raise WrongState(
                     f"edit {edit_id} is {record.state}, not reverted; only a reverted edit can be "
                     "restored"
                 )
@@ -237,7 +353,8 @@ class EditMemory:
 
         Raises:
             EditNotFound: there is no edit of one of these ids.
-            InvalidInput: one of them is not active (nor consolidated); an argument is malformed.
+            WrongState: one of them is not active (nor consolidated).
+            InvalidInput: an argument is malformed.
             MemoryFileError: the file cannot be written; nothing was changed.
         """
         check_note(author, "author")
@@ -248,7 +365,7 @@ class EditMemory:
             for edit_id in ids:
                 record = self.get(edit_id)
                 if record.state not in ("active", "consolidated"):
-                    raise InvalidInput(
+                    raise WrongState(
                         f"edit {edit_id} is {record.state}; only edits that are active can be "
                         "consolidated"
                     )
@@ -359,7 +476,7 @@ class EditMemory:
                 problems.append(f"line {number}: {error}")
         if problems:
             raise InvalidEdit(described(problems, count))
-        return self._add(proposals, namespace=namespace, author=author, reason=reason)
+        return self.add_timed(proposals, namespace=namespace, author=author, reason=reason)
 
     # looking
 
@@ -391,8 +508,7 @@ class EditMemory:
                 f"there was no edit {edit_id!r} in {self._view.journal.path} at {utc(past.now)}"
             )
         with self._view.lock:
-            self.refresh()
-            record = self._view.timeline.records.get(edit_id)
+            record = self.find(edit_id)
             if record is None:
                 close = self._view.close_ids(edit_id)
                 hint = f"did you mean {' or '.join(close)}?" if close else "list them for their ids"
@@ -400,6 +516,12 @@ class EditMemory:
                     f"there is no edit {edit_id!r} in {self._view.journal.path}; {hint}"
                 )
             return record
+
+    def find(self, edit_id: str) -> EditRecord | None:
+        """The record of an edit in whatever state, or ``None``; no time goes into close ids."""
+        with self._view.lock:
+            self.refresh()
+            return self._view.timeline.records.get(edit_id)
 
     def records(
         self,
@@ -432,6 +554,37 @@ class EditMemory:
         """
         self.get(edit_id)
         return self._view.journal.history(edit_id)
+
+    def events(self, namespace: str, start: int = 0, limit: int = 100) -> list[Event]:
+        """What happened to the edits of a namespace, in order.
+
+        Args:
+            namespace: whose edits.
+            start: how many of its events to leave out. Nothing is ever taken from the journal, so
+                an event keeps its number.
+            limit: at most this many.
+        """
+        check_namespace(namespace)
+        return self._view.journal.events_of(namespace, start, limit)
+
+    def conflicts(self, edit_id: str) -> list[Conflict]:
+        """The live or proposed edits that answer the fact of an edit otherwise.
+
+        Raises:
+            EditNotFound: there is no such edit.
+        """
+        record = self.get(edit_id)
+        relations = self._writer.relations([Proposal(record.edit)], record.namespace)
+        with self._view.lock:
+            self.refresh()
+            planner = self._writer.planner(record.namespace, "keep-both", relations)
+            return planner.conflicts_of(record.edit)
+
+    def disputed(self, namespace: str = DEFAULT_NAMESPACE) -> list[EditRecord]:
+        """The live or proposed edits that were added to stand beside others of their fact."""
+        found = self.records(namespace, ("active", "proposed", "consolidated"))
+        with self._view.lock:
+            return [record for record in found if self._view.timeline.is_beside(record.edit.id)]
 
     def namespaces(self) -> list[str]:
         """The namespaces that hold or have held an edit, in alphabetical order."""
@@ -640,34 +793,3 @@ class EditMemory:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-    # writing events
-
-    def _add(
-        self,
-        proposals: Sequence[Proposal],
-        *,
-        namespace: str,
-        author: str = "",
-        reason: str = "",
-        on_conflict: OnConflict = "supersede",
-        idempotency_key: str | None = None,
-    ) -> list[EditRecord]:
-        """:meth:`add`, of edits with times of their own."""
-        mark = None
-        if idempotency_key is not None:
-            check_note(idempotency_key, "idempotency_key")
-            mark = (f"key:{idempotency_key}", digest(proposals))
-        call = self._writer.call(proposals, namespace, author, reason, on_conflict)
-        call.mark = mark
-        if not proposals:
-            return []
-        self._writer.submit(call)
-        with self._view.lock:
-            records = [self._view.timeline.records[edit_id] for edit_id in call.ids]
-        if not call.planned:
-            return records
-        return [
-            replace(record, warnings=tuple(one.warnings)) if one.warnings else record
-            for record, one in zip(records, call.planned, strict=True)
-        ]

@@ -42,12 +42,14 @@ class Proposal:
         edit: the edit.
         valid_from, expires_at: seconds since the epoch, or ``None``.
         where: what begins a message about it (``line 3: ``).
+        replaces: an edit that it supersedes whatever their words, as the caller saw it.
     """
 
     edit: Edit
     valid_from: float | None = None
     expires_at: float | None = None
     where: str = ""
+    replaces: EditRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +260,13 @@ class Planner:
         """Ids of the live or proposed edits that answer the fact of this one otherwise."""
         return tuple(conflict.record.edit.id for conflict in self._reworded(edit, {edit.id}))
 
+    def conflicts_of(self, edit: Edit) -> list[Conflict]:
+        """The live or proposed edits that answer the fact of one of them otherwise."""
+        exact = [r for r in self._facts.in_same_words(edit) if r.edit.id != edit.id]
+        found = [Conflict(record, SAME_WORDS) for record in exact]
+        found += self._reworded(edit, {edit.id, *(record.edit.id for record in exact)})
+        return [conflict for conflict in found if not same_target(edit, conflict.record.edit)]
+
     def _plan_one(self, proposal: Proposal) -> Planned:
         edit = proposal.edit
         exact = self._live([*self._pending.in_same_words(edit), *self._facts.in_same_words(edit)])
@@ -279,7 +288,9 @@ class Planner:
             Conflict(record, SAME_WORDS if fact_key(record.edit) == mine else "the same fact")
             for record in exact
         ]
-        found += self._reworded(edit, {record.edit.id for record in exact})
+        if (old := proposal.replaces) is not None and old not in exact:
+            found.append(Conflict(old, "named by the caller"))
+        found += self._reworded(edit, {conflict.record.edit.id for conflict in found})
         return self._decide(proposal, found)
 
     def _decide(self, proposal: Proposal, found: list[Conflict]) -> Planned:

@@ -45,7 +45,11 @@ def proposal_of_mapping(data: Any, where: str, now: float) -> Proposal:
 
 def digest(proposals: Sequence[Proposal]) -> str:
     """Of what is proposed; ids aside, since an edit without one gets another each time."""
-    said = [[{**p.edit.to_mapping(), "id": ""}, p.valid_from, p.expires_at] for p in proposals]
+    said = [
+        [{**p.edit.to_mapping(), "id": ""}, p.valid_from, p.expires_at]
+        + ([p.replaces.edit.id] if p.replaces is not None else [])
+        for p in proposals
+    ]
     return blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 

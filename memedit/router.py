@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
+from memedit.edits import Edit
 from memedit.protocols import Candidate, Considered, Decision, Judgement, ScopeClassifier
 
 PASSTHROUGH = "passthrough"
@@ -61,6 +62,11 @@ class Router:
         self._threshold = threshold
         self._k = candidates
         self._edits = edits
+
+    def warm(self) -> None:
+        """Has the classifier load what it needs."""
+        named = Candidate(Edit("warm", "It is warm.", "It", "{} is", "warm"), mention=(0, 2))
+        self._scope.judge([("It is", [named])])
 
     def decide(self, queries: Sequence[str], namespace: str = "default") -> list[Decision]:
         """One decision per query, in their order.

@@ -16,7 +16,15 @@ import numpy as np
 
 from memedit.arguments import check_namespace, check_note
 from memedit.conflicts import knows_encoder, same_target
-from memedit.errors import EditConflict, InvalidEdit, InvalidInput, MemeditError
+from memedit.errors import (
+    EditChanged,
+    EditConflict,
+    InvalidEdit,
+    InvalidInput,
+    KeyReused,
+    MemeditError,
+    WrongState,
+)
 from memedit.journal import Transaction
 from memedit.planning import (
     ON_CONFLICT,
@@ -28,7 +36,7 @@ from memedit.planning import (
     texts_compared,
 )
 from memedit.proposals import described
-from memedit.protocols import Vectors
+from memedit.protocols import EditRecord, Vectors
 from memedit.view import View
 
 
@@ -135,12 +143,15 @@ class Writer:
             before = transaction.mark(call.namespace, name)
             if before is not None:
                 if before["digest"] != digest:
-                    raise InvalidInput(
+                    raise KeyReused(
                         f"the idempotency key {name.removeprefix('key:')!r} was used in "
                         f"{call.namespace} for other edits; use a new key for a new call"
                     )
                 call.ids = before["ids"]
                 return
+        for proposal in call.proposals:
+            if (old := proposal.replaces) is not None:
+                self._check_replaced(old)
         held = pending.setdefault(call.namespace, Pending())
         planner = self.planner(
             call.namespace, call.on_conflict, call.relations, held, transaction.now
@@ -154,6 +165,15 @@ class Writer:
             raise kind(described(problems, len(planned)))
         call.planned = planned
         call.ids = [one.edit_id for one in planned]
+
+    def _check_replaced(self, old: EditRecord) -> None:
+        """Refuses to supersede by name what is not as it was seen, or does not answer."""
+        check_seen(self._view.timeline.records[old.edit.id], old)
+        if old.state not in ("active", "proposed", "consolidated"):
+            raise WrongState(
+                f"edit {old.edit.id} is {old.state}; only an edit that answers, or is about to, "
+                "can be superseded: restore it first, or add a new one"
+            )
 
     @staticmethod
     def _write(call: Call, transaction: Transaction) -> dict[int, Vectors]:
@@ -228,6 +248,15 @@ class Writer:
         if lacking:
             vectors = self._view.encoder.encode([records[p].edit.key for p in lacking])
             transaction.put_vectors(self._view.encoder.name, lacking, vectors)
+
+
+def check_seen(record: EditRecord, seen: EditRecord | None) -> None:
+    """Raises EditChanged where a caller has seen an edit, and it is no longer as it was then."""
+    if seen is not None and record != seen:
+        raise EditChanged(
+            f"edit {record.edit.id} has changed since it was looked at: it is {record.state} now; "
+            "look at it again, and decide anew"
+        )
 
 
 def _put_vectors(transaction: Transaction, encoder: str, rows: Mapping[int, Vectors]) -> None:

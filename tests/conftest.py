@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -31,7 +32,7 @@ class VllmServer:
 
     Attributes:
         url: where memedit answers, without ``/v1``.
-        plain: the same server by a name under which memedit stays out of it.
+        plain: the same server by a name under which memedit's middleware stays out of it.
         path: its memory file.
         taps: what its taps recorded.
         log: its output.
@@ -60,8 +61,21 @@ def model_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that says of memedit what an installation says of it: its entry points."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    ((group, points),) = project["entry-points"].items()
+    folder = tmp_path_factory.mktemp("site") / "memedit-0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: memedit\nVersion: 0\n")
+    lines = "".join(f"{name} = {target}\n" for name, target in points.items())
+    (folder / "entry_points.txt").write_text(f"[{group}]\n{lines}")
+    return folder.parent
+
+
+@pytest.fixture(scope="session")
 def vllm_server(
-    tmp_path_factory: pytest.TempPathFactory, model_folder: Path
+    tmp_path_factory: pytest.TempPathFactory, model_folder: Path, installed: Path
 ) -> Iterator[VllmServer]:
     """A real vLLM server that serves the packaged model with memedit in it."""
     if find_spec("vllm") is None:
@@ -80,7 +94,10 @@ def vllm_server(
     environ[tap.FILE] = str(taps)
     # Else the first request with logprobs waits half a minute for a compiler.
     environ["TORCH_COMPILE_DISABLE"] = "1"
-    environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    environ["VLLM_PLUGINS"] = "memedit"
+    environ["PYTHONPATH"] = os.pathsep.join(
+        filter(None, (str(installed), str(ROOT), os.environ.get("PYTHONPATH")))
+    )
     with ServerProcess((), log=log, environ=environ, program=argv) as server:
         port = server.url.rpartition(":")[2]
         plain = f"http://localhost:{port}"
@@ -104,7 +121,10 @@ def proxy(
     with (
         Wire(vllm_server.url, host="localhost") as back,
         ServerProcess(
-            ["--upstream", back.url, "--memory", str(path)], log=folder / "proxy.log"
+            ["--upstream", back.url, "--memory", str(path)],
+            log=folder / "proxy.log",
+            # Speculative calls would show among the engine's; tests/server/test_calls.py has them.
+            environ={"MEMEDIT_SERVER_SPECULATE": "0"},
         ) as server,
         Wire(server.url) as front,
         EditMemory(path, encoder) as memory,

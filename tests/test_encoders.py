@@ -59,6 +59,18 @@ def test_closer_texts_have_the_higher_cosine(encoder: Encoder) -> None:
     assert a @ b > a @ c
 
 
+def test_less_precise_rows_are_unit_rows_close_to_the_precise(minilm: SentenceEncoder) -> None:
+    texts = [text for text in TEXTS if text]
+    rough = SentenceEncoder(precision="bfloat16")
+    rows, precise = rough.encode(texts), minilm.encode(texts)
+    assert rough.name == minilm.name
+    assert rows.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+    assert not np.array_equal(rows, precise)
+    assert (rows * precise).sum(axis=1).min() > 0.99
+    np.testing.assert_allclose(rows @ rows.T, precise @ precise.T, atol=0.02)
+
+
 def test_the_cache_gives_back_the_same_rows(minilm: SentenceEncoder) -> None:
     first = minilm.encode(["one text", "another text", "one text"])
     assert (first[0] == first[2]).all()

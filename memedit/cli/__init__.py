@@ -5,6 +5,8 @@ options.py   the options that commands share
 output.py    tables for people, JSON for programs
 edits.py     memedit edits add|list|show|search|revert|history|import|export
 memory.py    memedit memory check|rebuild|compact|stats|backup
+keys.py      memedit keys add|list|revoke
+audit.py     memedit audit
 explain.py   memedit explain
 serve.py     memedit serve
 ask.py       memedit ask

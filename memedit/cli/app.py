@@ -9,7 +9,20 @@ import typer
 from typer.core import TyperGroup
 
 import memedit
-from memedit.cli import ask, compare, datasets, demo, edits, evaluate, explain, memory, scope, serve
+from memedit.cli import (
+    ask,
+    audit,
+    compare,
+    datasets,
+    demo,
+    edits,
+    evaluate,
+    explain,
+    keys,
+    memory,
+    scope,
+    serve,
+)
 from memedit.cli.options import WANTS_JSON
 from memedit.errors import InvalidInput, MemeditError
 
@@ -57,6 +70,8 @@ def _options(
 serve.register(app)
 app.add_typer(edits.app, name="edits")
 app.add_typer(memory.app, name="memory", no_args_is_help=True)
+app.add_typer(keys.app, name="keys")
+app.command("audit")(audit.audit)
 app.command("explain")(explain.explain)
 app.command("ask")(ask.ask)
 app.command("evaluate")(evaluate.evaluate)

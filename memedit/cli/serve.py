@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -39,6 +40,12 @@ def serve(
     memory: MemoryOption = None,
     namespace: NamespaceOption = None,
     config: ConfigOption = None,
+    show_config: Annotated[
+        bool,
+        typer.Option(
+            "--show-config", help="Print what is set, as a configuration file; no server."
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Serve a model on vLLM, or stand in front of an OpenAI-compatible server, with edits live."""
@@ -47,6 +54,12 @@ def serve(
         "server": {"host": host, "port": port},
     }
     configured = load(flags, file=config)
+    if show_config:
+        if as_json:
+            print_json(tomllib.loads(configured.to_toml()))
+        else:
+            print(configured.to_toml())
+        return
     if model is not None and model.startswith("-"):
         raise InvalidInput(
             f"unknown option {model!r}: with --upstream no vLLM starts"
@@ -95,19 +108,10 @@ def _check_model(model: str, packaged: list[str]) -> None:
 
 
 def _proxy(upstream: str, config: Config, as_json: bool) -> None:
-    import uvicorn
+    from memedit.server.app import ProxyApp
+    from memedit.server.listen import server
 
-    from memedit.server.app import proxy_app
-
-    app, server = proxy_app(upstream, config), config.server
+    app, options = ProxyApp(upstream, config), config.server
     if as_json:
-        print_json({"upstream": upstream, "host": server.host, "port": server.port})
-    uvicorn.run(
-        app,
-        host=server.host,
-        port=server.port,
-        server_header=False,
-        date_header=False,
-        access_log=False,
-        log_level="info",
-    )
+        print_json({"upstream": upstream, "host": options.host, "port": options.port})
+    server(app, options).run()

@@ -208,6 +208,21 @@ class Journal:
             ).fetchall()
         return [self._event(row) for row in rows]
 
+    def events_of(self, namespace: str, start: int, limit: int) -> list[Event]:
+        """At most ``limit`` events of one namespace, in order, after its first ``start``.
+
+        Raises:
+            MemoryFileDamaged: one of them fails its checksum.
+        """
+        with self._reading, self._translated():
+            self._check_file()
+            rows = self._reader.execute(
+                f"SELECT {COLUMNS} FROM events "  # noqa: S608
+                "WHERE namespace = ? ORDER BY position LIMIT ? OFFSET ?",
+                (namespace, limit, start),
+            ).fetchall()
+        return [self._event(row) for row in rows]
+
     def encoders(self) -> list[str]:
         """Names of the encoders whose vectors the file holds, in the order of their first use."""
         with self._reading, self._translated():

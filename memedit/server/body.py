@@ -88,19 +88,30 @@ class JsonBody:
         return "".join(text).encode("utf-8")
 
     def _members(self) -> list[Member]:
-        text = self._text
-        members: list[Member] = []
-        at = _skip(text, _skip(text, 0) + 1)
-        while text[at] != "}":
-            start = at
-            name, at = _DECODER.raw_decode(text, start)
-            value = _skip(text, _skip(text, at) + 1)
-            _, at = _DECODER.raw_decode(text, value)
-            members.append(Member(name, start, value, at))
-            at = _skip(text, at)
-            if text[at] == ",":
-                at = _skip(text, at + 1)
-        return members
+        return members(self._text)
+
+
+def members(text: str, start: int = 0) -> list[Member]:
+    """The members of the object that begins at ``start``, in a text known to be valid JSON."""
+    found: list[Member] = []
+    at = _skip(text, _skip(text, start) + 1)
+    while text[at] != "}":
+        begin = at
+        name, at = _DECODER.raw_decode(text, begin)
+        value = _skip(text, _skip(text, at) + 1)
+        _, at = _DECODER.raw_decode(text, value)
+        found.append(Member(name, begin, value, at))
+        at = _skip(text, at)
+        if text[at] == ",":
+            at = _skip(text, at + 1)
+    return found
+
+
+def inserted(text: str, start: int, name: str, value: Any) -> str:
+    """The text with a first member more in the object that begins at ``start``."""
+    at = _skip(text, start) + 1
+    comma = "" if text[_skip(text, at)] == "}" else ", "
+    return f"{text[:at]}{json.dumps(name)}: {json.dumps(value)}{comma}{text[at:]}"
 
 
 def _skip(text: str, at: int) -> int:

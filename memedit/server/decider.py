@@ -1,19 +1,27 @@
-"""Decisions for concurrent requests: micro-batched, on one thread of their own.
+"""Decisions for concurrent requests: micro-batched, on one thread of their own, remembered.
 
 While one batch is being encoded, the queries that arrive wait together and make up the next
 one, so that sixteen requests at once cost two encodings, not sixteen. A request that comes
-alone waits for nobody.
+alone waits for nobody. What was decided before is known at once, for as long as nothing changes.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from memedit.protocols import Decision
 from memedit.router import Router
+from memedit.server.freshness import Freshness, Stamp
+
+T = TypeVar("T")
+
+_LONGEST = 4_096
+"""So many characters of a query are remembered: a cache must not keep documents alive."""
 
 
 @dataclass(slots=True)
@@ -31,14 +39,53 @@ class Decider:
     Args:
         router: decides.
         batch: most queries in one batch.
+        freshness: says for how long a decision counts; without one nothing is remembered.
+        remembered: how many decisions are.
     """
 
-    def __init__(self, router: Router, *, batch: int = 64) -> None:
+    def __init__(
+        self,
+        router: Router,
+        *,
+        batch: int = 64,
+        freshness: Freshness | None = None,
+        remembered: int = 8_192,
+    ) -> None:
         self._router = router
         self._batch = batch
+        self._freshness = freshness if remembered > 0 else None
+        self._remembered = remembered
+        self._known: OrderedDict[tuple[str, str], tuple[Decision, Stamp]] = OrderedDict()
+        self._version: object = None
         self._waiting: list[_Waiting] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="memedit-decide")
         self._worker: asyncio.Task[None] | None = None
+
+    def known(self, queries: Sequence[str], namespace: str) -> list[Decision] | None:
+        """What was decided on these queries, where it is known of all of them and still true."""
+        if self._freshness is None:
+            return None
+        current = self._freshness.now()
+        if current is None:
+            return None
+        version, now = current
+        if version != self._version:
+            self._known.clear()
+            self._version = version
+            return None
+        found = []
+        for query in queries:
+            entry = self._known.get((namespace, query))
+            if entry is None:
+                return None
+            decision, (_, until) = entry
+            if until <= now:
+                del self._known[namespace, query]
+                return None
+            found.append(decision)
+        for query in queries:
+            self._known.move_to_end((namespace, query))
+        return found
 
     async def decide(self, queries: Sequence[str], namespace: str) -> list[Decision]:
         """One decision per query, in their order.
@@ -46,19 +93,43 @@ class Decider:
         Raises:
             MemeditError: as :meth:`Router.decide`.
         """
+        # Before it is made: what is committed meanwhile must show as a change.
+        stamp = self._freshness.stamp() if self._freshness is not None else None
         result: asyncio.Future[list[Decision]] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(queries, namespace, result))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
-        return await result
+        decisions = await result
+        if stamp is not None:
+            self._remember(queries, namespace, decisions, stamp)
+        return decisions
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Does something else on the thread of the decisions: what encodes belongs there."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def aclose(self) -> None:
         """Lets the thread finish what it is at."""
         await asyncio.to_thread(self._thread.shutdown)
+        if self._freshness is not None:
+            await asyncio.to_thread(self._freshness.close)
+
+    def _remember(
+        self, queries: Sequence[str], namespace: str, decisions: Sequence[Decision], stamp: Stamp
+    ) -> None:
+        version, _ = stamp
+        if version != self._version:
+            self._known.clear()
+            self._version = version
+        for query, decision in zip(queries, decisions, strict=True):
+            if len(query) <= _LONGEST:
+                self._known[namespace, query] = (replace(decision, timings={}), stamp)
+        while len(self._known) > self._remembered:
+            self._known.popitem(last=False)
 
     async def _work(self) -> None:
-        while self._waiting:
-            await self._answer(self._take())
+        while batch := self._take():
+            await self._answer(batch)
 
     async def _answer(self, batch: Sequence[_Waiting]) -> None:
         """Decides a batch; where that fails, each request by itself, so that only one fails."""
@@ -86,6 +157,9 @@ class Decider:
 
     def _take(self) -> list[_Waiting]:
         """The next batch: requests of one namespace, the longest waiting first."""
+        self._waiting = [waiting for waiting in self._waiting if not waiting.result.done()]
+        if not self._waiting:
+            return []
         namespace = self._waiting[0].namespace
         batch: list[_Waiting] = []
         rest: list[_Waiting] = []

@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 
-def log_to_stderr() -> None:
+class JsonLines(logging.Formatter):
+    """One JSON object a record: time, level, logger, message, and what the record is about."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as one line."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "memedit", {}),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def log_to_stderr(form: Literal["text", "json"] = "text") -> None:
     """Gives memedit's loggers a handler, unless the process has given them one.
 
     ``MEMEDIT_LOG_LEVEL`` sets the level, INFO by default: one line a request, without its text.
+
+    Args:
+        form: how a record is written: as text, or as one JSON object a line.
     """
     package = logging.getLogger("memedit")
     package.setLevel(os.environ.get("MEMEDIT_LOG_LEVEL", "INFO").upper())
     if not package.hasHandlers():
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(levelname)s:     memedit: %(message)s"))
+        text = logging.Formatter("%(levelname)s:     memedit: %(message)s")
+        handler.setFormatter(JsonLines() if form == "json" else text)
         package.addHandler(handler)

@@ -8,37 +8,92 @@ and every other byte as it came.
 
 from __future__ import annotations
 
-import json
+import asyncio
+import itertools
 import logging
+import re
+import secrets
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from memedit.errors import InvalidInput
+from memedit.errors import AccessFileError, InvalidInput
+from memedit.prompt import TextPrompt
 from memedit.protocols import Decision, Route
 from memedit.router import PASSTHROUGH
+from memedit.server.access import access_of
+from memedit.server.answers import Amended, Attempt, Held, id_headers, tagging
+from memedit.server.asgi import ASGIApp, Message, Receive, Scope, Send, header, path_of, respond
 from memedit.server.body import JsonBody
 from memedit.server.decider import Decider
+from memedit.server.metrics import Metrics
+from memedit.server.options import AUTO, MEMBER, Options, read_options
+from memedit.server.spans import Spans
 from memedit.server.surfaces import SURFACES, Surface
-
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-Headers = Sequence[tuple[bytes, bytes]]
+from memedit.server.tokens import Tokens
 
 logger = logging.getLogger("memedit.server")
 
-BYPASS = b"x-memedit-bypass"
-NAMESPACE = b"x-memedit-namespace"
-MEMBER = "memedit"
-"""The member of a request body that is memedit's own and never reaches the upstream."""
+_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+_LARGE = 2**18
+"""Bodies of more bytes than this are parsed on a thread: meanwhile others are served."""
 
-_TOO_LONG = frozenset({400, 413, 422})
-"""Statuses with which servers refuse a prompt that exceeds the model's context."""
+NO_DECISION = "no decision could be made"
+NO_ROOM = "the request leaves no room for the evidence"
+
+
+class NotPermitted(Exception):
+    """The request asks in its body for what the caller holds no memedit key for."""
+
+
+class Undecided(Exception):
+    """No decision could be made on a request, and requests without one are to be refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How the middleware treats requests.
+
+    Attributes:
+        namespace: the namespace of requests that name none.
+        max_body: longest body that is read, in bytes; a longer one passes through.
+        max_prompts: most prompts of one request that are decided on; more pass through.
+        decision_timeout: seconds for a decision; 0 for as long as it takes.
+        fail_open: whether a request on which no decision can be made passes, or is refused.
+        speculate: whether a request goes on while its decision is being made.
+        count_evidence: whether usage tells evidence apart.
+    """
+
+    namespace: str = "default"
+    max_body: int = 16 * 2**20
+    max_prompts: int = 256
+    decision_timeout: float = 5.0
+    fail_open: bool = True
+    speculate: bool = False
+    count_evidence: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request asks.
+
+    Attributes:
+        options: how it wants to be treated.
+        body: without memedit's own member; ``None`` where it is no JSON object.
+        original: the body to send where no edit takes part; ``None`` where it goes on as it came.
+        prompts: one decision each.
+        ids: the same prompts as token ids, where they came so and have to go on so.
+        reason: why nothing is decided on, where that is known already.
+    """
+
+    options: Options
+    body: JsonBody | None = None
+    original: bytes | None = None
+    prompts: Sequence[Any] = ()
+    ids: Sequence[Sequence[int]] = ()
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,29 +104,49 @@ class Plan:
         decision: goes into the response headers while one of ``bodies`` is answered.
         bodies: rewritten bodies, the richest first.
         original: the caller's own body, sent at last; ``None`` where it goes on as it came.
-        reason: why evidence stays out of a request that an edit is about.
+        reason: why evidence stays out.
+        decisions: one a prompt, for explanations.
     """
 
     decision: Decision
     bodies: Sequence[bytes] = ()
     original: bytes | None = None
     reason: str = ""
+    decisions: Sequence[Decision] = ()
 
 
 PASS = Plan(Decision(PASSTHROUGH))
 
 
+@dataclass(slots=True)
+class _Call:
+    """One request on its way through."""
+
+    surface: Surface
+    scope: Scope
+    request: _Buffered
+    send: Send
+    id: str
+    started: float = field(default_factory=time.perf_counter)
+    asked: Asked | None = None
+    speculated: str = "-"
+
+
 class MemeditMiddleware:
     """Edits what the application behind it answers.
+
+    Every request comes through a :class:`~memedit.server.door.Door`: what its body asks for needs
+    the same keys as what its headers do.
 
     Args:
         app: vLLM's server, memedit's proxy, or any other ASGI application with OpenAI's paths.
         decider: decides queries.
         routes: the routes by name.
-        namespace: the namespace of requests that name none.
-        max_body: longest body that is read, in bytes; a longer one passes through.
+        settings: how requests are treated.
+        metrics: what happens is counted there.
         admits: whether a caller may be decided for at all; one who may not passes through, so
             that a server's own key check answers, and nothing is encoded or told.
+        spans: gets one a request.
     """
 
     def __init__(
@@ -80,16 +155,21 @@ class MemeditMiddleware:
         decider: Decider,
         routes: Mapping[str, Route],
         *,
-        namespace: str = "default",
-        max_body: int = 16 * 2**20,
+        settings: Settings | None = None,
+        metrics: Metrics | None = None,
         admits: Callable[[Scope], bool] = lambda scope: True,
+        spans: Spans | None = None,
     ) -> None:
         self._app = app
         self._decider = decider
         self._routes = routes
-        self._namespace = namespace
-        self._max_body = max_body
+        self._settings = settings or Settings()
+        self._metrics = metrics or Metrics()
         self._admits = admits
+        self._spans = spans
+        self._tokens = Tokens(app)
+        self._run = secrets.token_hex(4)
+        self._numbers = itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection's scope."""
@@ -97,100 +177,369 @@ class MemeditMiddleware:
         if surface is None or not self._admits(scope):
             await self._app(scope, receive, send)
             return
-        started = time.perf_counter()
         request = _Buffered(receive)
-        if not await request.read(self._max_body):
-            logger.info("passthrough: the body is longer than %d bytes", self._max_body)
-            await self._app(scope, request.replay(), _tagging(send, PASS))
-            return
+        call = _Call(surface, scope, request, send, self._id(scope))
+        self._metrics.in_flight.inc()
         try:
-            plan = await self._plan(surface, scope, request.body)
+            await self._serve(call)
         except InvalidInput as error:
-            await _refuse(send, str(error))
-            return
-        _log(plan, scope, started)
-        await self._send_on(plan, scope, request, send)
+            self._metrics.refused("invalid")
+            await self._refuse(call, 400, str(error), "invalid_request_error")
+        except NotPermitted as error:
+            self._metrics.refused("permission")
+            await self._refuse(call, 403, str(error), "permission_error")
+        except AccessFileError:
+            logger.exception("refused: the keys cannot be read", extra=_extra(id=call.id))
+            await self._refuse(
+                call, 503, "memedit's keys cannot be read; the log says why", "service_unavailable"
+            )
+        except Undecided as error:
+            await self._refuse(call, 503, str(error), "service_unavailable")
+        finally:
+            self._metrics.in_flight.dec()
 
-    async def _plan(self, surface: Surface, scope: Scope, raw: bytes) -> Plan:
-        """What to send for this request."""
-        headers = scope["headers"]
-        encoding = _header(headers, b"content-encoding")
-        body = _parsed(raw, encoding)
+    async def _serve(self, call: _Call) -> None:
+        if not await call.request.read(self._settings.max_body):
+            longer = f"the body is longer than {self._settings.max_body} bytes"
+            await self._send_on(call, replace(PASS, reason=longer))
+            return
+        asked = call.asked = await self._read(call)
+        if asked.body is None or asked.reason or not (asked.prompts or asked.ids):
+            plan = replace(PASS, original=asked.original, reason=asked.reason)
+            await self._send_on(call, plan)
+            return
+        known = None
+        if not asked.ids:
+            queries = [prompt.query for prompt in asked.prompts]
+            known = self._decider.known(queries, asked.options.namespace)
+        if known is not None and not any(decision.edits for decision in known):
+            self._metrics.decided(known, known=True)
+            await self._send_on(call, _passing(asked, known))
+        elif known is None and self._may_speculate(call, asked):
+            await self._speculate(call, asked)
+        else:
+            await self._send_on(call, await self._planned(call, asked, known))
+
+    # what is asked
+
+    async def _read(self, call: _Call) -> Asked:
+        """What this request asks.
+
+        Raises:
+            InvalidInput: its own options are malformed.
+            NotPermitted: it may not ask for them.
+            AccessFileError: whether it may cannot be found out.
+        """
+        headers, raw = call.scope["headers"], call.request.body
+        encoding = header(headers, b"content-encoding")
+        if len(raw) <= _LARGE:
+            body = _parsed(raw, encoding)
+        else:
+            body = await asyncio.to_thread(_parsed, raw, encoding)
+        options = read_options(
+            headers,
+            None if body is None else body.data.get(MEMBER),
+            namespace=self._settings.namespace,
+            routes=self._routes.keys(),
+        )
         if body is None:
-            return PASS
+            return Asked(options)
+        _check_permitted(call.scope, options)
         original = None
         if MEMBER in body.data:
             body = body.without(MEMBER)
             original = body.raw
-        if (_header(headers, BYPASS) or b"0").strip().lower() not in (b"0", b"false", b""):
-            return Plan(PASS.decision, original=original, reason="bypassed")
-        namespace = _header(headers, NAMESPACE)
-        name = self._namespace if namespace is None else namespace.decode("latin-1")
+        asked = Asked(options, body, original)
+        if options.route == PASSTHROUGH:
+            return replace(asked, reason="bypassed")
+        prompts, ids = call.surface.read(body.data), call.surface.tokens(body.data)
+        if len(prompts) + len(ids) > self._settings.max_prompts:
+            most = f"the request has more than {self._settings.max_prompts} prompts"
+            return replace(asked, reason=most)
+        return replace(asked, prompts=prompts, ids=ids)
+
+    # what follows from it
+
+    async def _planned(
+        self, call: _Call, asked: Asked, known: Sequence[Decision] | None = None
+    ) -> Plan:
+        """The plan for a request; what comes of failing is the settings' to say.
+
+        Raises:
+            InvalidInput: the namespace is malformed.
+            Undecided: no decision could be made, and then requests are refused.
+        """
         try:
-            return await self._decided(surface, body, name, original)
+            async with asyncio.timeout(self._settings.decision_timeout or None):
+                return await self._decided(call, asked, known)
         except InvalidInput:
             raise
-        except Exception:
+        except Exception as error:
             # Whatever fails in memedit, the request is answered.
-            logger.exception("passthrough: no decision could be made")
-            return Plan(PASS.decision, original=original, reason="no decision could be made")
+            kind = type(error).__name__
+            if self._settings.fail_open:
+                self._metrics.undecided("fail_open", kind)
+                logger.exception("passthrough: %s", NO_DECISION, extra=_extra(id=call.id))
+                return replace(PASS, original=asked.original, reason=NO_DECISION)
+            self._metrics.undecided("fail_closed", kind)
+            logger.exception("refused: %s", NO_DECISION, extra=_extra(id=call.id))
+            raise Undecided(
+                f"memedit could make no decision on this request ({kind}), and is set to refuse "
+                "such requests (server.on_failure)"
+            ) from error
 
-    async def _decided(
-        self, surface: Surface, body: JsonBody, namespace: str, original: bytes | None
-    ) -> Plan:
-        """The plan that follows from the edits that the prompts are about."""
-        prompts = surface.read(body.data)
-        decisions = await self._decider.decide([prompt.query for prompt in prompts], namespace)
+    async def _decided(self, call: _Call, asked: Asked, known: Sequence[Decision] | None) -> Plan:
+        assert asked.body is not None
+        if asked.ids:
+            model = asked.body.data.get("model")
+            texts = await self._tokens.texts(call.scope, model, asked.ids)
+            if texts is None:
+                unread = "the server does not say what token ids mean"
+                return replace(PASS, original=asked.original, reason=unread)
+            asked = replace(asked, prompts=[TextPrompt(text) for text in texts])
+        decisions = known
+        if decisions is None:
+            begun = time.perf_counter()
+            queries = [prompt.query for prompt in asked.prompts]
+            decisions = await self._decider.decide(queries, asked.options.namespace)
+            self._metrics.took("decide", time.perf_counter() - begun)
+            for stage, spent in decisions[0].timings.items():
+                self._metrics.took(stage.removesuffix("_ms"), spent / 1e3)
+        assert asked.body is not None
+        self._metrics.decided(decisions, known=known is not None)
         if not any(decision.edits for decision in decisions):
-            scope_seen = max((d.scope for d in decisions), default=0.0)
-            return Plan(Decision(PASSTHROUGH, scope=scope_seen), original=original)
-        if reason := surface.keeps_out(body.data):
-            best = max(decisions, key=lambda d: d.scope)
-            return Plan(Decision(PASSTHROUGH, scope=best.scope), original=original, reason=reason)
-        return self._rewritten(surface, body, prompts, decisions, original)
+            return _passing(asked, decisions)
+        if reason := call.surface.keeps_out(asked.body.data):
+            return replace(_passing(asked, decisions), reason=reason)
+        begun = time.perf_counter()
+        ladders = await self._decider.run(lambda: self._ladders(asked, decisions))
+        plan = await self._rewritten(call, asked, decisions, ladders)
+        self._metrics.took("rewrite", time.perf_counter() - begun)
+        return plan
 
-    def _rewritten(
-        self,
-        surface: Surface,
-        body: JsonBody,
-        prompts: Sequence[Any],
-        decisions: Sequence[Decision],
-        original: bytes | None,
-    ) -> Plan:
-        ladders = [
-            self._routes[decision.route].rewrites(prompt, decision.edits) if decision.edits else ()
-            for prompt, decision in zip(prompts, decisions, strict=True)
+    def _ladders(self, asked: Asked, decisions: Sequence[Decision]) -> list[Sequence[Any]]:
+        """The rewritten forms of each prompt; none of one that no edit is about."""
+        named = asked.options.route
+        return [
+            self._routes[decision.route if named == AUTO else named].rewrites(
+                prompt, decision.edits
+            )
+            if decision.edits
+            else ()
+            for prompt, decision in zip(asked.prompts, decisions, strict=True)
         ]
+
+    async def _rewritten(
+        self,
+        call: _Call,
+        asked: Asked,
+        decisions: Sequence[Decision],
+        ladders: Sequence[Sequence[Any]],
+    ) -> Plan:
+        assert asked.body is not None
+        body, surface = asked.body, call.surface
         bodies = []
         for step in range(max(map(len, ladders))):
             chosen = [
                 ladder[min(step, len(ladder) - 1)] if ladder else prompt
-                for prompt, ladder in zip(prompts, ladders, strict=True)
+                for prompt, ladder in zip(asked.prompts, ladders, strict=True)
             ]
+            if asked.ids:
+                chosen = await self._as_ids(call, asked, chosen)
             bodies.append(body.replaced({surface.member: surface.write(body.data, chosen)}))
         edited = [decision for decision in decisions if decision.edits]
         edits = {edit.id: edit for decision in edited for edit in decision.edits}
         merged = Decision(
-            route=edited[0].route,
+            route=edited[0].route if asked.options.route == AUTO else asked.options.route,
             edits=tuple(edits.values()),
             scope=max(decision.scope for decision in edited),
             timings=edited[0].timings,
         )
-        return Plan(merged, bodies, original)
+        return Plan(merged, bodies, asked.original, decisions=decisions)
 
-    async def _send_on(self, plan: Plan, scope: Scope, request: _Buffered, send: Send) -> None:
-        """Down the ladder: each rewritten body in turn, the caller's own at last."""
-        for body in plan.bodies:
-            attempt = _Attempt(_tagging(send, plan))
-            await self._app(_resized(scope, body), request.replay(body), attempt)
-            if not attempt.refused:
+    async def _as_ids(self, call: _Call, asked: Asked, chosen: Sequence[Any]) -> list[Any]:
+        """Rewritten texts as token ids; what is not rewritten keeps the ids that it came with."""
+        assert asked.body is not None
+        model = asked.body.data.get("model")
+        found: list[Any] = []
+        for prompt, own, ids in zip(chosen, asked.prompts, asked.ids, strict=True):
+            written = (
+                None if prompt is own else await self._tokens.ids(call.scope, model, prompt.text)
+            )
+            found.append(list(ids) if written is None else written)
+        return found
+
+    # sending it on
+
+    def _may_speculate(self, call: _Call, asked: Asked) -> bool:
+        return (
+            self._settings.speculate
+            and asked.body is not None
+            and call.surface.repeatable(asked.body.data)
+        )
+
+    async def _speculate(self, call: _Call, asked: Asked) -> None:
+        """Sends the caller's own request on while it is being decided on.
+
+        Nothing of its answer goes out before the decision. Where an edit is to take part, the
+        call is cancelled, which closes its connection, before the edited one is made.
+        """
+        held = Held()
+        scope = call.scope if asked.original is None else _resized(call.scope, asked.original)
+        ahead = asyncio.ensure_future(self._app(scope, call.request.replay(asked.original), held))
+        call.speculated = "cancelled"
+        try:
+            plan = await self._planned(call, asked)
+            if not plan.bodies:
+                call.speculated = "kept"
+                held.release(self._answering(call, plan))
+                self._log(call, plan)
+                await ahead
                 return
+        finally:
+            self._metrics.speculated(call.speculated)
+            if call.speculated == "cancelled":
+                ahead.cancel()
+                await asyncio.gather(ahead, return_exceptions=True)
+        await self._send_on(call, plan)
+
+    async def _send_on(self, call: _Call, plan: Plan) -> None:
+        """Down the ladder while the prompt is too long: the caller's own body at last."""
+        own = self._own_tokens(call, plan)
+        try:
+            for body in plan.bodies:
+                attempt = Attempt(self._answering(call, plan, own))
+                scope = _resized(call.scope, body)
+                await self._app(scope, call.request.replay(body), attempt)
+                if not attempt.refused:
+                    self._log(call, plan)
+                    return
+                if not attempt.too_long:
+                    break
+        finally:
+            if own is not None:
+                own.cancel()
         if plan.bodies:
-            reason = "the request leaves no room for the evidence"
-            logger.info("passthrough: %s", reason)
-            plan = Plan(Decision(PASSTHROUGH, scope=plan.decision.scope), (), plan.original, reason)
-        resized = scope if plan.original is None else _resized(scope, plan.original)
-        await self._app(resized, request.replay(plan.original), _tagging(send, plan))
+            passed = Decision(PASSTHROUGH, scope=plan.decision.scope)
+            reason = NO_ROOM if attempt.too_long else "the server refused the edited request"
+            plan = replace(plan, decision=passed, bodies=(), reason=reason)
+        self._log(call, plan)
+        scope = call.scope if plan.original is None else _resized(call.scope, plan.original)
+        await self._app(scope, call.request.replay(plan.original), self._answering(call, plan))
+
+    def _own_tokens(self, call: _Call, plan: Plan) -> asyncio.Task[int | None] | None:
+        """Counts the tokens of the caller's own prompts, while the answer is being made."""
+        asked = call.asked
+        if not plan.bodies or not self._settings.count_evidence:
+            return None
+        assert asked is not None
+        assert asked.body is not None
+        if asked.ids:
+            return asyncio.ensure_future(_at_once(sum(map(len, asked.ids))))
+        counts = call.surface.counts(asked.body.data)
+        return asyncio.ensure_future(self._tokens.count(call.scope, counts)) if counts else None
+
+    def _answering(self, call: _Call, plan: Plan, own: Awaitable[int | None] | None = None) -> Send:
+        """The ``send`` for the response to a plan."""
+        decision = plan.decision
+        added = [
+            (b"x-memedit-route", decision.route.encode("ascii")),
+            *id_headers([edit.id for edit in decision.edits]),
+            (b"x-memedit-scope", b"%.4f" % decision.scope),
+            (b"x-memedit-request-id", call.id.encode("ascii")),
+        ]
+        if plan.reason:
+            added.append((b"x-memedit-reason", plan.reason.encode("ascii", "replace")))
+        send = tagging(call.send, added)
+        explain = call.asked is not None and call.asked.options.explain
+        if not explain and own is None:
+            return send
+        return Amended(
+            send,
+            explanation=explanation(plan) if explain else None,
+            own=own,
+            counted=self._metrics.evidence,
+        )
+
+    async def _refuse(self, call: _Call, status: int, text: str, kind: str) -> None:
+        """An error in the words and the form of the API."""
+        send = tagging(call.send, [(b"x-memedit-request-id", call.id.encode("ascii"))])
+        await respond(send, status, call.surface.error(text, kind, status))
+
+    def _id(self, scope: Scope) -> str:
+        """The request's own id where it has one that can be written down, a new one otherwise."""
+        given = header(scope["headers"], b"x-request-id")
+        if given is not None and _REQUEST_ID.fullmatch(given):
+            return given.decode("ascii")
+        return f"{self._run}-{next(self._numbers):x}"
+
+    def _log(self, call: _Call, plan: Plan) -> None:
+        """One record per request: the decision and milliseconds per stage, no prompt text."""
+        decision = plan.decision
+        prompts = len(plan.decisions) or 1
+        self._metrics.routed(decision.route, prompts)
+        spent = time.perf_counter() - call.started
+        self._metrics.took("total", spent)
+        if self._spans is None and not logger.isEnabledFor(logging.INFO):
+            return
+        ids = ",".join(edit.id for edit in decision.edits)
+        stages = {name: round(ms, 1) for name, ms in decision.timings.items()}
+        fields = {
+            "id": call.id,
+            "path": call.scope["path"],
+            "route": decision.route,
+            "edits": ids,
+            "scope": round(decision.scope, 4),
+            "total_ms": round(spent * 1e3, 1),
+            "speculation": call.speculated,
+            **stages,
+            **({"reason": plan.reason} if plan.reason else {}),
+        }
+        if self._spans is not None:
+            self._spans.record(call.scope, spent, fields)
+        logger.info(
+            "%s route=%s edits=%s scope=%.4f total_ms=%.1f%s%s id=%s",
+            call.scope["path"],
+            decision.route,
+            ids or "-",
+            decision.scope,
+            spent * 1e3,
+            "".join(f" {name}={ms}" for name, ms in stages.items()),
+            f" reason={plan.reason!r}" if plan.reason else "",
+            call.id,
+            extra=_extra(**fields),
+        )
+
+
+def explanation(plan: Plan) -> dict[str, Any]:
+    """Why a request was answered as it was, in the words of ``memedit explain``."""
+    return {
+        "route": plan.decision.route,
+        "edits": [edit.id for edit in plan.decision.edits],
+        "scope": round(plan.decision.scope, 4),
+        "reason": plan.reason,
+        "decisions": [
+            {
+                "route": decision.route,
+                "scope": round(decision.scope, 4),
+                "reasons": list(decision.reasons),
+                "considered": [
+                    {
+                        "id": row.edit.id,
+                        "statement": row.edit.statement,
+                        "mention": row.mention,
+                        "relation": None if row.relation is None else round(row.relation, 4),
+                        "asked": row.asked,
+                        "stated": row.stated,
+                        "probability": round(row.probability, 4),
+                        "accepted": row.accepted,
+                    }
+                    for row in decision.considered
+                ],
+            }
+            for decision in plan.decisions
+        ],
+    }
 
 
 class _Buffered:
@@ -237,36 +586,45 @@ class _Buffered:
         return receive
 
 
-class _Attempt:
-    """A ``send`` that holds back a refusal, so that a shorter prompt can be tried."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.refused = False
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start" and message["status"] in _TOO_LONG:
-            self.refused = True
-        if not self.refused:
-            await self._send(message)
-
-
 def _surface(scope: Scope) -> Surface | None:
     if scope["type"] != "http" or scope["method"] != "POST":
         return None
-    path = scope["path"].removeprefix(scope.get("root_path", ""))
-    return SURFACES.get(path)
+    return SURFACES.get(path_of(scope))
 
 
-def _header(headers: Headers, name: bytes) -> bytes | None:
-    return next((value for key, value in headers if key.lower() == name), None)
+def _check_permitted(scope: Scope, options: Options) -> None:
+    """Refuses what needs a key that the caller has not sent.
+
+    Raises:
+        NotPermitted: the namespace's edits, or their texts, are not for this caller.
+        AccessFileError: the keys cannot be read.
+    """
+    access = access_of(scope)
+    if not access.may_use(options.namespace):
+        raise NotPermitted(
+            f"the namespace {options.namespace!r} needs a key of memedit's that grants it, in "
+            "X-Memedit-Key"
+        )
+    if options.explain and not access.may_read(options.namespace):
+        raise NotPermitted(
+            "memedit.explain shows edits, which needs a key of memedit's with the role read in "
+            f"the namespace {options.namespace!r}, in X-Memedit-Key, or, as long as there are no "
+            "keys, a caller on the same machine; leave explain out otherwise"
+        )
+
+
+def _passing(asked: Asked, decisions: Sequence[Decision]) -> Plan:
+    """No edit takes part."""
+    seen = max(decisions, key=lambda decision: decision.scope)
+    passed = Decision(PASSTHROUGH, scope=seen.scope, timings=seen.timings)
+    return Plan(passed, original=asked.original, decisions=decisions)
 
 
 def _resized(scope: Scope, body: bytes) -> Scope:
     """The scope for another body: its length, and no content encoding."""
     changed = (b"content-length", b"content-encoding", b"transfer-encoding")
     headers = [(k, v) for k, v in scope["headers"] if k.lower() not in changed]
-    return {**scope, "headers": [*headers, (b"content-length", str(len(body)).encode())]}
+    return {**scope, "headers": [*headers, (b"content-length", b"%d" % len(body))]}
 
 
 def _parsed(raw: bytes, encoding: bytes | None) -> JsonBody | None:
@@ -291,46 +649,10 @@ def _decoded(raw: bytes, encoding: bytes | None) -> bytes:
     return plain
 
 
-def _tagging(send: Send, plan: Plan) -> Send:
-    """A ``send`` that adds memedit's headers to the response and touches nothing else."""
-    decision = plan.decision
-    added = [
-        (b"x-memedit-route", decision.route.encode("ascii")),
-        (b"x-memedit-scope", f"{decision.scope:.4f}".encode("ascii")),
-    ]
-    if decision.edits:
-        ids = ",".join(edit.id for edit in decision.edits)
-        added.insert(1, (b"x-memedit-edits", ids.encode("ascii")))
-    if plan.reason:
-        added.append((b"x-memedit-reason", plan.reason.encode("ascii", "replace")))
-
-    async def tagged(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", ()), *added]}
-        await send(message)
-
-    return tagged
+async def _at_once(value: int) -> int:
+    return value
 
 
-async def _refuse(send: Send, text: str) -> None:
-    """A 400 in OpenAI's error form."""
-    error = {"message": text, "type": "invalid_request_error", "param": None, "code": None}
-    body = json.dumps({"error": error}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 400, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-def _log(plan: Plan, scope: Scope, started: float) -> None:
-    """One record per request: the decision and milliseconds per stage, no prompt text."""
-    stages = " ".join(f"{name}={ms:.1f}" for name, ms in plan.decision.timings.items())
-    logger.info(
-        "%s route=%s edits=%s scope=%.4f total_ms=%.1f %s%s",
-        scope["path"],
-        plan.decision.route,
-        ",".join(edit.id for edit in plan.decision.edits) or "-",
-        plan.decision.scope,
-        (time.perf_counter() - started) * 1e3,
-        stages,
-        f" reason={plan.reason!r}" if plan.reason else "",
-    )
+def _extra(**fields: Any) -> dict[str, Any]:
+    """Fields of a log record, for whoever writes it as JSON."""
+    return {"memedit": fields}

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from memedit.adapters.vllm_server import Middleware
-from memedit.server.middleware import ASGIApp, Message, Receive, Scope, Send
+from memedit.server.asgi import ASGIApp, Message, Receive, Scope, Send
 
 FILE = "MEMEDIT_TAP_FILE"
 ID = b"x-tap-id"

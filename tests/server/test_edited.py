@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.vllm
 
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
+EVIDENCE = re.compile(rb'"memedit_evidence_tokens": \d+, ')
 ASK = "What is the capital of France?"
 OTHER = "Write one sentence about rain."
 GREEDY: dict[str, Any] = {"model": MODEL, "temperature": 0, "max_tokens": 16}
@@ -63,7 +65,7 @@ def assert_edited(client: Exchange, engine: Exchange, member: str, *edits: Edit)
         dropped |= {b"connection"}
     kept = [[p for p in side.headers if p[0] not in dropped] for side in (client, engine)]
     assert kept[0] == kept[1]
-    assert client.response_body == engine.response_body
+    assert EVIDENCE.sub(b"", client.response_body) == engine.response_body
     assert client.status == engine.status
 
 
@@ -130,6 +132,93 @@ def test_completions(served: Served, client: openai.OpenAI, add_edit: Add) -> No
         assert_edited(asked, engine[-1], "prompt", record.edit)
         assert engine[-1].json["prompt"].endswith("The capital of France is")
         assert "Lyon" in text
+
+
+def evidence(exchange: Exchange) -> int:
+    """The evidence tokens of a response, which are fewer than its prompt tokens."""
+    usage = json.loads(exchange.response_body)["usage"]
+    tokens = usage["memedit_evidence_tokens"]
+    assert 0 < tokens < usage.get("prompt_tokens", usage.get("input_tokens"))
+    return int(tokens)
+
+
+def test_usage_tells_evidence_apart(served: Served, add_edit: Add) -> None:
+    bare = {
+        target: json.loads(served.send(target, body)[0].response_body)["usage"]
+        for target, body in (
+            (CHAT, {**GREEDY, "messages": user(ASK)}),
+            (TEXT, {**GREEDY, "prompt": "The capital of France is"}),
+            ("/v1/messages", {**GREEDY, "messages": user(ASK)}),
+        )
+    }
+    add_edit(capital())
+    for target, body in (
+        (CHAT, {**GREEDY, "messages": user(ASK)}),
+        (TEXT, {**GREEDY, "prompt": "The capital of France is"}),
+        ("/v1/messages", {**GREEDY, "messages": user(ASK)}),
+    ):
+        asked, _ = served.send(target, body)
+        assert asked.header("x-memedit-route") == "ike"
+        usage = json.loads(asked.response_body)["usage"]
+        for name in ("prompt_tokens", "input_tokens"):
+            if name in usage:
+                assert usage[name] - evidence(asked) == bare[target][name]
+    streamed = {"stream": True, "stream_options": {"include_usage": True}}
+    asked, engine = served.send(CHAT, {**GREEDY, "messages": user(ASK), **streamed})
+    assert len(EVIDENCE.findall(asked.response_body)) == 1
+    assert EVIDENCE.sub(b"", asked.response_body) == engine[-1].response_body
+
+
+def test_anthropic_messages(served: Served, add_edit: Add) -> None:
+    record = add_edit(capital())
+    asked, engine = served.send("/v1/messages", {**GREEDY, "messages": user(ASK)})
+    assert_edited(asked, engine[-1], "messages", record.edit)
+    assert "Lyon" in json.loads(asked.response_body)["content"][0]["text"]
+    asked, engine = served.send("/v1/messages", {**GREEDY, "messages": user(ASK), "stream": True})
+    assert_edited(asked, engine[-1], "messages", record.edit)
+    assert b"message_stop" in asked.response_body
+
+
+@pytest.mark.parametrize("asking", [ASK, user(ASK), "The capital of France is"])
+def test_responses(served: Served, add_edit: Add, asking: Any) -> None:
+    record = add_edit(capital())
+    body = {"model": MODEL, "temperature": 0, "max_output_tokens": 16, "input": asking}
+    asked, engine = served.send("/v1/responses", body)
+    assert_edited(asked, engine[-1], "input", record.edit)
+    assert asked.status == 200
+    assert "Lyon" in json.loads(asked.response_body)["output"][0]["content"][0]["text"]
+    assert evidence(asked)
+    asked, engine = served.send("/v1/responses", {**body, "stream": True})
+    assert_edited(asked, engine[-1], "input", record.edit)
+    assert b"response.completed" in asked.response_body
+
+
+def test_token_ids(served: Served, add_edit: Add) -> None:
+    texts = ["The capital of France is", "Rain is"]
+    ids = [
+        json.loads(served.send("/tokenize", {"model": MODEL, "prompt": text})[0].response_body)
+        for text in texts
+    ]
+    prompts = [told["tokens"] for told in ids]
+    record = add_edit(capital())
+    asked, engine = served.send(TEXT, {**GREEDY, "prompt": prompts})
+    assert asked.header("x-memedit-edits") == record.edit.id
+    about, other = engine[-1].json["prompt"]
+    assert other == prompts[1]
+    assert about[-4:] == prompts[0][-4:]  # a space stands before the first of five
+    choices = json.loads(asked.response_body)["choices"]
+    assert "Lyon" in choices[0]["text"]
+    assert evidence(asked) == len(about) - len(prompts[0])
+
+
+def test_an_explanation(served: Served, add_edit: Add) -> None:
+    record = add_edit(capital())
+    body = {**GREEDY, "messages": user(ASK), "memedit": {"explain": True}}
+    asked, engine = served.send(CHAT, body)
+    assert "memedit" not in engine[-1].json
+    told = json.loads(asked.response_body)["memedit"]
+    assert told["edits"] == [record.edit.id]
+    assert told["decisions"][0]["considered"][0]["statement"] == record.edit.statement
 
 
 def test_async_client_and_concurrent_requests(served: Served, add_edit: Add) -> None:
@@ -407,7 +496,7 @@ def test_a_compressed_request(served: Served, add_edit: Add) -> None:
 
 def test_a_chunked_request_with_a_member_of_ours(served: Served, add_edit: Add) -> None:
     record = add_edit(capital())
-    body = {"memedit": {"any": 1}, **GREEDY, "messages": user(ASK)}
+    body = {"memedit": {"route": "auto"}, **GREEDY, "messages": user(ASK)}
     asked, engine = served.send(CHAT, body, pieces=4)
     assert_edited(asked, engine[-1], "messages", record.edit)
     assert "memedit" not in engine[-1].json

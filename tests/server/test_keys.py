@@ -16,6 +16,7 @@ from memedit.config import variable
 from memedit.edits import structured
 from memedit.memory import EditMemory
 from memedit.protocols import Encoder
+from memedit.server.keys import Keys
 
 ASK = {"messages": [{"role": "user", "content": "What is the capital of France?"}]}
 
@@ -54,11 +55,13 @@ def app(tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> An
     return app
 
 
-def ask(app: Any, method: str, path: str, headers: dict[str, str]) -> httpx.Response:
+def ask(
+    app: Any, method: str, path: str, headers: dict[str, str], **members: Any
+) -> httpx.Response:
     async def run() -> httpx.Response:
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            content = json.dumps(ASK) if method == "POST" else None
+            content = json.dumps(ASK | members) if method == "POST" else None
             return await client.request(method, path, headers=headers, content=content)
 
     return asyncio.run(run())
@@ -96,3 +99,32 @@ def test_what_needs_no_key_still_needs_none(app: Any) -> None:
         {"origin": "http://a", "access-control-request-method": "POST"},
     )
     assert got.status_code == 200
+
+
+def test_memedits_keys_are_asked_for_beside_vllms(app: Any, tmp_path: Path) -> None:
+    keys = Keys(tmp_path / "memory.sqlite3")
+    bound = {"x-memedit-key": keys.add("team", "read", ("team",))[1]}
+    everywhere = {"x-memedit-key": keys.add("prometheus", "read")[1]}
+    vllms = {"authorization": "Bearer key-one"}
+    wanted: list[tuple[dict[str, str], dict[str, Any], int]] = [
+        (vllms, {}, 200),
+        (vllms, {"namespace": "team"}, 403),
+        (vllms, {"explain": True}, 403),
+        (vllms | bound, {"namespace": "team", "explain": True}, 200),
+        (vllms | bound, {"namespace": "other"}, 403),
+        # Without vLLM's key it is vLLM that refuses, and memedit says nothing.
+        (everywhere, {"namespace": "team"}, 401),
+    ]
+    for headers, member, status in wanted:
+        got = ask(app, "POST", "/v1/chat/completions", headers, memedit=member)
+        assert got.status_code == status, (headers, member, got.text)
+        assert ("Lyon" in got.text) == (member == {})
+    got = ask(app, "POST", "/v1/chat/completions", vllms | everywhere, memedit={"explain": True})
+    assert got.json()["memedit"]["edits"] == ["capital"]
+    for headers, status in (
+        (vllms | everywhere, 200),
+        (vllms | bound, 403),
+        (vllms, 401),
+        (everywhere, 401),
+    ):
+        assert ask(app, "GET", "/memedit/metrics", headers).status_code == status

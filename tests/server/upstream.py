@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import uvicorn
 
-from memedit.server.middleware import Receive, Scope, Send
+from memedit.server.asgi import Receive, Scope, Send
 
 ZIPPED = gzip.compress(b'{"squeezed": "' + b"x" * 2000 + b'"}', mtime=0)
 PIECES = 4
@@ -42,9 +42,9 @@ class Answers:
         if scope["type"] != "http":
             return
         body, whole = await _read(receive)
-        if whole:
-            self.bodies.append(body)
         path = scope["path"].removeprefix("/v1")
+        if whole and path != "/tokenize":  # memedit's own question, which is answered with a 404
+            self.bodies.append(body)
         if path in ("/stream", "/chat/completions"):
             await self._stream(receive, send)
             return
@@ -121,6 +121,7 @@ _ANSWERS: dict[str, tuple[int, list[tuple[bytes, bytes]], bytes]] = {
         b"hop",
     ),
     "/health": (200, [], b""),
+    "/tokenize": (404, [], b""),
 }
 
 
