@@ -28,7 +28,7 @@ FEATURES = (
     "strangers",  # capitalised words beside them that are no part of it, up to two
     "clash",  # there are such words, and words of the name are missing: two people, likely
     "initials_clash",  # initials beside them that it does not have
-    "numbers_clash",  # a number that one of both has and the other has not
+    "numbers_clash",  # a word with digits that one of both has and the other has not
     "misspelt",  # a word of it is there in another spelling only
     "turned",  # its words are there in another order
     "alike",  # likeness of both letter by letter
@@ -236,7 +236,7 @@ def _compared(text: str, words: Sequence[_Word], at: int, name: str) -> _Compare
     beside = [w for i, w in enumerate(run) if i not in place and w.plain not in STOP_WORDS]
     strangers = sum(w.plain not in TITLES and len(w.plain) > 1 for w in beside)
     whole = got >= set(wanted)
-    numbers = {w.plain for w in run if w.plain.isdigit()}
+    numbers = {w.plain for w in run if _has_digit(w.plain)}
     order = [place[i] for i in sorted(place)]
     meant = " ".join(w.plain for w in run if w.plain not in TITLES)
     return (run[0].start, run[-1].end), (
@@ -248,7 +248,7 @@ def _compared(text: str, words: Sequence[_Word], at: int, name: str) -> _Compare
         float(min(2, strangers)),
         float(strangers > 0 and not whole),
         float(any(len(w.plain) == 1 and not w.plain.isdigit() for w in beside)),
-        float(numbers != {part for part in parts if part.isdigit()}),
+        float(numbers != {part for part in parts if _has_digit(part)}),
         float(misspelt),
         float(order != sorted(order)),
         SequenceMatcher(None, meant, " ".join(parts), autojunk=False).ratio(),
@@ -310,6 +310,10 @@ def _belongs(word: _Word, parts: Sequence[str], cased: bool) -> bool:
     return any(_respelt(word.plain, part) for part in parts)
 
 
+def _has_digit(word: str) -> bool:
+    return any(map(str.isdigit, word))
+
+
 def _initial(word: str, part: str) -> bool:
     return (len(word) == 1 != len(part) and part[0] == word and word.isalpha()) or (
         len(part) == 1 != len(word) and word[0] == part and part.isalpha()
@@ -318,7 +322,7 @@ def _initial(word: str, part: str) -> bool:
 
 @functools.lru_cache(maxsize=65_536)
 def _respelt(word: str, part: str) -> bool:
-    if min(len(word), len(part)) < 3 or word.isdigit() or part.isdigit():
+    if min(len(word), len(part)) < 3 or _has_digit(word) or _has_digit(part):
         return False
     if word[:3] == part[:3] and (word.startswith(part) or part.startswith(word)):
         return True

@@ -217,7 +217,9 @@ def _of_questions(
             other = random.choice(relations)
             if other != relation and texts[other]:
                 text = random.choice(list(texts[other]))
-                pairs.add(text, key, False, DATA, "pokemqa, other relation")
+                # "Who is in charge of X?" is asked of directors and of chairpersons.
+                if text not in texts[relation]:
+                    pairs.add(text, key, False, DATA, "pokemqa, other relation")
         name = random.choice(list(templates))
         if name not in relation:
             text = random.choice(templates[name])

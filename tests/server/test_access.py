@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from memedit.edits import structured
+from memedit.edits import Edit, structured
 from memedit.server.keys import Keys
 from tests.server.edits_api import EDITS, code
 from tests.server.front import Front
@@ -45,7 +45,8 @@ def front(upstream: Scripted, tmp_path: Path) -> Iterator[Front]:
     with Upstream(app=upstream) as server:
         front = Front(server.url, tmp_path, count_evidence=False)
         capital = structured("France", "The capital of {} is", "Lyon", id="capital")
-        front.memory.add(capital, namespace=THEIRS)
+        house = Edit("house", "nobody smokes in here")  # its namespace has all queries encoded
+        front.memory.add([capital, house], namespace=THEIRS)
         front.encoder.texts.clear()
         with front:
             yield front
