@@ -394,7 +394,7 @@ def _end_of_name(words: Sequence[str], start: int) -> int:
     """Where the name that begins at ``start`` ends: before small words that do not lead on."""
     end = start
     for i in range(start, len(words)):
-        if _is_named(words[i]):
+        if _is_named(words[i]) or words[i][0].isdigit():
             end = i + 1
         elif words[i] not in _INSIDE:
             break
