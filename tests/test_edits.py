@@ -262,6 +262,7 @@ def test_small_words_in_front_of_a_name_belong_to_the_relation(
     [
         ("The head coach of the football club Ajax is Ann Li", "Ajax", "Ann Li"),
         ("The type of music that Nat King Cole plays is J-pop", "Nat King Cole", "J-pop"),
+        ("The type of music that 3rd Bass plays is folk music", "3rd Bass", "folk music"),
         ("The Wheel of Time was created in the country of Canada", "Wheel of Time", "Canada"),
         ("The headquarters of Acme is located in Rome", "Acme", "located in Rome"),
         (
@@ -278,6 +279,19 @@ def test_sentences_with_small_words_before_the_name(
 ) -> None:
     edit = sentence(text)
     assert (edit.subject, edit.target) == (subject, target)
+
+
+WORDS = (
+    "the of that where in for is was who 3rd Bass X de la music city plays born by 1 O'x".split()
+)
+
+
+@given(st.lists(st.sampled_from(WORDS), min_size=1, max_size=9))
+def test_any_order_of_words_is_read_as_something(words: list[str]) -> None:
+    text = " ".join(words)
+    for made in (sentence(f"The {text} is Y"), question(f"What is the {text}?", "Y")):
+        assert made.statement
+        assert (made.prompt is None) or "{}" in made.prompt
 
 
 def test_one_fact_one_conflict_key() -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from memedit.server.process import free_port
+from tests.shell import run
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -23,29 +20,12 @@ def test_the_tour_runs_and_does_what_it_says(tmp_path: Path) -> None:
     blocks = re.findall(r"```bash\n(.*?)```", tour, re.DOTALL)
     assert len(blocks) == 5
     environ = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "MEMEDIT_MEMORY_PATH": str(tmp_path / "memory.sqlite3"),
         "MEMEDIT_SERVER_PORT": str(free_port()),
         "COLUMNS": "200",
     }
     script = "set -euo pipefail\n" + "\n".join(f"{block}echo '=== end'" for block in blocks)
-    shell = subprocess.Popen(
-        ["bash", "-c", script],
-        cwd=tmp_path,
-        env=environ,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    try:
-        output, _ = shell.communicate(timeout=600)
-    finally:
-        # Its session is its own: whatever it left running ends with it.
-        os.killpg(shell.pid, signal.SIGKILL) if shell.poll() is None else None
-    log = tmp_path / "server.log"
-    assert shell.returncode == 0, output + (log.read_text()[-3000:] if log.exists() else "")
+    output = run(script, tmp_path, environ, seconds=600)
     before, added, asked, curl, after = output.split("=== end")[:5]
     assert "Lyon" not in before
     assert "[passthrough" in before

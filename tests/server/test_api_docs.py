@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 from fastapi.routing import APIRoute
@@ -18,6 +15,7 @@ from memedit.server.process import free_port
 from tests.conftest import ROOT
 from tests.server.edits_api import Api
 from tests.server.upstream import Upstream
+from tests.shell import run
 
 DOCS = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 
@@ -29,28 +27,12 @@ def test_the_commands_run_and_do_what_is_said(tmp_path: Path) -> None:
     script = "set -euo pipefail\n" + "\n".join(f"{block}\necho '=== end'" for block in blocks)
     with Upstream() as upstream:
         environ = {
-            **os.environ,
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
             "MEMEDIT_MEMORY_PATH": str(memory),
             "UPSTREAM": upstream.url,
             "PORT": str(free_port()),
         }
-        shell = subprocess.Popen(
-            ["bash", "-c", f"{script}\nkill %1"],
-            cwd=tmp_path,
-            env=environ,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            output, _ = shell.communicate(timeout=300)
-        finally:
-            # Its session is its own: whatever it left running ends with it.
-            os.killpg(shell.pid, signal.SIGKILL) if shell.poll() is None else None
-    assert shell.returncode == 0, output + (tmp_path / "server.log").read_text()[-3000:]
+        output = run(f"{script}\nkill %1", tmp_path, environ, seconds=300)
     _, keys, added, dry, looked, changed, happened, bulk = output.split("=== end")[:8]
     assert "write in default, staging" in keys
     assert json.loads(added)["id"] == "capital"
