@@ -27,6 +27,7 @@ from memedit.edits import Edit, sentence, structured
 from memedit.encoders import SentenceEncoder
 from memedit.errors import InvalidEdit, InvalidInput
 from memedit.evaluation.datasets.parts import PARTS, Part, part_of
+from memedit.lexicon import Mention
 from memedit.names import Names
 from memedit.protocols import Candidate, Vectors
 
@@ -188,8 +189,10 @@ def counterfact(data: Path, part: Part) -> World:
             j
             for mention in world.names.lexicon.find(near)
             if not mention.within_longer_name
+            # Some locality prompts ask another relation than their record.
+            for asks in (relation | patterns.get(_stem(near, mention), frozenset()),)
             for j in mention.positions
-            if world.relations[j] & relation
+            if world.relations[j] & asks
         )
         kind = "locality in scope by rule" if exempt else "locality"
         world.cases.append(Case(near, kind, exempt=exempt))
@@ -226,7 +229,7 @@ def _counterfact_relations(data: Path) -> dict[str, frozenset[str]]:
         own = plain(record["prompt"].replace(record["subject"], " subject "))
         near = record["locality_prompt"]
         for mention in names.lexicon.find(near):
-            stem = plain(f"{near[: mention.start]} subject {near[mention.end :]}")
+            stem = _stem(near, mention)
             for one, other in ((own, stem), (stem, own)):
                 if one not in known and len(known.get(other, "x")) == 1:
                     if other in known:
@@ -239,6 +242,11 @@ def _counterfact_relations(data: Path) -> dict[str, frozenset[str]]:
         if stem not in found:
             found[stem] = frozenset(relations.get(stem) or {find(stem)})
     return found
+
+
+def _stem(text: str, mention: Mention) -> str:
+    """What a text says around a mention, as the patterns of relations have it."""
+    return plain(f"{text[: mention.start]} subject {text[mention.end :]}")
 
 
 def knowedit(data: Path, name: str, part: Part) -> World:
