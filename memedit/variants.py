@@ -44,6 +44,30 @@ TITLES = frozenset(
 )
 """Words beside a name that leave its bearer the same."""
 
+_SHORT_FORMS = {
+    short: frozenset(full)
+    for short, *full in map(
+        str.split,
+        (
+            "abe abraham", "al albert alfred alan", "alex alexander alexandra", "andy andrew",
+            "bert albert herbert robert", "beth elizabeth", "betty elizabeth", "bill william",
+            "billy william", "bob robert", "bobby robert", "cathy catherine", "charlie charles",
+            "chuck charles", "dan daniel", "dave david", "dick richard", "don donald",
+            "ed edward edwin", "eddie edward", "fred frederick alfred", "gene eugene",
+            "gus august gustav", "hank henry", "harry henry harold", "jack john", "jake jacob",
+            "jerry gerald jerome", "jim james", "jimmy james", "joe joseph", "johnny john",
+            "kate katherine catherine", "larry lawrence", "len leonard", "liz elizabeth",
+            "maggie margaret", "matt matthew", "mike michael", "molly mary", "ned edward",
+            "nick nicholas", "peggy margaret", "pete peter", "polly mary", "ray raymond",
+            "rick richard", "rob robert", "ron ronald", "sally sarah", "sam samuel",
+            "steve stephen steven", "sue susan", "ted edward theodore", "tim timothy",
+            "tom thomas", "tommy thomas", "tony anthony", "vic victor", "walt walter",
+            "will william",
+        ),
+    )
+}  # fmt: skip
+"""English given names by their short forms."""
+
 _LETTERS = 5
 _RARE = 128
 # A word that more edits share than this is looked at only beside another word of the same name.
@@ -52,7 +76,10 @@ _LEAST = 0.3
 _NEAR = 3
 _COVERED, _ALIKE = FEATURES.index("covered"), FEATURES.index("alike")
 _Compared = tuple[tuple[int, int], tuple[float, ...]]
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+_WORD = re.compile(r"\d+|[^\W\d_]+(?:['’][^\W\d_]+)*")
+_HEAD = re.compile(r"(.{4,}?)\s*(?:[:,(]|\s[–-]\s)")
+_SPELT = str.maketrans({"ß": "ss", "ø": "o", "đ": "d", "ł": "l", "æ": "ae", "œ": "oe", "ı": "i"})
+_ALSO = re.compile(r"([aou])e|([a-z])(?=\2)")
 _BETWEEN = re.compile(r"[\s.,\-–’'\"“”()]{0,3}")
 
 
@@ -138,7 +165,8 @@ class VariantIndex:
         words = [w for w in _words(text) if not any(a < w.end and w.start < b for a, b in taken)]
         found = []
         for position, at in self._near(words, frozenset(include)):
-            compared = [_compared(text, words, at, name) for name in self._names_of(position)]
+            known = [form for name in self._names_of(position) for form in _forms(name)]
+            compared = [_compared(text, words, at, form) for form in known]
             likeliest = max(filter(None, compared), key=_likely, default=None)
             if likeliest is not None:
                 (start, end), row = likeliest
@@ -181,7 +209,15 @@ def _counts(word: _Word) -> bool:
 
 
 def _key(word: str) -> str:
-    return word[:_LETTERS]
+    """What a word is found by: "Jürg" and "Juerg", "Feilding" and "Feillding" have one key each."""
+    return _ALSO.sub(r"\1", word)[:_LETTERS]
+
+
+@functools.lru_cache(maxsize=65_536)
+def _forms(name: str) -> tuple[str, ...]:
+    """A name, and what stands before its first colon, comma or bracket, where there is one."""
+    head = _HEAD.match(name)
+    return (name,) if head is None else (name, head[1])
 
 
 @functools.lru_cache(maxsize=65_536)
@@ -206,7 +242,7 @@ def fold(text: str) -> str:
     """Without case and without marks; the apostrophes inside words go too."""
     if text.isascii():
         return text.lower().replace("'", "")
-    plain = unicodedata.normalize("NFKD", text.casefold())
+    plain = unicodedata.normalize("NFKD", text.casefold().translate(_SPELT))
     return "".join(c for c in plain if not unicodedata.combining(c) and c not in "'’")
 
 
@@ -322,6 +358,8 @@ def _initial(word: str, part: str) -> bool:
 
 @functools.lru_cache(maxsize=65_536)
 def _respelt(word: str, part: str) -> bool:
+    if part in _SHORT_FORMS.get(word, ()) or word in _SHORT_FORMS.get(part, ()):
+        return True
     if min(len(word), len(part)) < 3 or _has_digit(word) or _has_digit(part):
         return False
     if word[:3] == part[:3] and (word.startswith(part) or part.startswith(word)):

@@ -27,7 +27,7 @@ _LONG = 320
 _BOUNDARY = re.compile(r"(?:(?<=[.!?…])|(?<=[.!?…][\"”’')\]]))\s+|\n+|(?<=[。！？])")
 _ABBREVIATED = re.compile(
     r"(?:\b\w|\b(?:[A-Z][a-z]?\.)+[A-Z]|\b(?:mr|mrs|ms|dr|st|jr|sr|vs|no|prof|gen|col|sgt|rev|inc|co"
-    r"|ltd|corp|dept|est|approx|e\.g|i\.e))\.$",
+    r"|ltd|corp|dept|est|approx|hon|capt|lt|maj|brig|adm|cmdr|gov|pres|sen|rep|fr|e\.g|i\.e))\.$",
     re.IGNORECASE,
 )
 _OWNED = re.compile(r"\b(?:its|their|his|whose)\b|\bher(?=\s+(?!\?)[a-z])", re.IGNORECASE)

@@ -63,6 +63,9 @@ TURNED = -5.0
 LIKELY = 4
 """Most variants of names that a query is read for."""
 
+SOMETHING = "something"
+"""What stands for the subject where the target is masked."""
+
 _WORD = re.compile(r"[^\W_]+")
 
 
@@ -256,8 +259,19 @@ def stated_relation(edit: Edit) -> str:
     return _masked_key(edit.key, edit.names)
 
 
+def turned_relation(edit: Edit) -> str | None:
+    """What an edit states of its target: "The capital of something is [MASK]"."""
+    if edit.prompt is None or edit.target is None:
+        return None
+    return f"{edit.prompt.replace('{}', SOMETHING).strip()} {MASK}"
+
+
 _PASSIVE = re.compile(r"\[MASK\],? (?:(?:is|was|are|were|been|being) )?(\w+?)e?d by\b")
-_ACTIVE = re.compile(r"\[MASK\] (?:also |later |now )?(\w{3,}?)(?:e?s|e?d)?\b")
+_ACTIVE = re.compile(
+    r"(?<!\bis )(?<!\bare )(?<!\bwas )(?<!\bwere )\[MASK\] "
+    r"(?:also |later |now )?(\w{3,}?)(?:e?s|e?d)?\b",
+    re.IGNORECASE,
+)
 
 
 @functools.lru_cache(maxsize=65_536)

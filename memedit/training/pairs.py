@@ -17,10 +17,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from memedit.edits import Edit
 from memedit.lexicon import mentions
 from memedit.scope.reading import readings, split_sentences
 from memedit.scope.relation import MASK
-from memedit.scope.verified import stated_relation
+from memedit.scope.verified import SOMETHING, stated_relation, turned_relation
 from memedit.training.worlds import World, question_templates
 
 DATA = 4.0
@@ -156,7 +157,10 @@ def _of_world(
             place = last
             relation = world.relations[place]
             asked = asked_of(world, case.query, place)
-            if relation & left_out or asked is None or MASK not in stated[place]:
+            if relation & left_out or MASK not in stated[place]:
+                continue
+            if asked is None:
+                _of_target(pairs, world.edits[place], case.query, name)
                 continue
             keys[relation][stated[place]] += 1
             pairs.add(asked, stated[place], True, DATA, name)
@@ -195,6 +199,15 @@ def _of_world(
                 for text in foreign:
                     if text not in asked_here and name != "zsre":
                         pairs.add(text, key, False, DATA, f"{name}, other relation")
+
+
+def _of_target(pairs: Pairs, edit: Edit, query: str, name: str) -> None:
+    """A text that names the edit's target, and not its subject: it asks for the subject."""
+    key = turned_relation(edit)
+    spans = mentions(query, [edit.target]) if edit.target and key else []
+    for asked in readings(query, spans, split_sentences(query))[:1] if spans else ():
+        assert key is not None
+        pairs.add(asked, key, True, DATA, f"{name}, for the subject")
 
 
 def _of_questions(
@@ -267,6 +280,26 @@ def _of_phrasings(
             told = f"{random.choice(stated).rstrip(':')} {random.choice(_ANSWERS)}"
             pairs.add(f"{told}.", key, False, 0.5, "told")
             pairs.add(random.choice(_CHECKS).format(told), key, True, 0.5, "told, to be checked")
+        for stem in random.sample(stated, 4):
+            key = f"{stem.rstrip(':').replace(MASK, SOMETHING)} {MASK}"
+            for text in turned:
+                pairs.add(text, key, True, 1.0, "phrasings, for the subject")
+            if turned:
+                framed = random.choice(frames).format(random.choice(turned))
+                pairs.add(framed, key, True, 1.0, "phrasings, for the subject")
+            akin = [text for other in confusable for text in relations[other]["reversed"]]
+            other = random.choice([other for other in names if other != name])
+            wrong = [
+                *random.sample(akin, min(2, len(akin))),
+                *random.sample(questions, 2),
+                random.choice(stated),
+                *random.sample(said[other], 3),
+                *relations[other]["reversed"][:1],
+                random.choice(chatter),
+            ]
+            for text in wrong:
+                if text not in turned:
+                    pairs.add(text, key, False, 1.0, "phrasings, of the target")
     for text in chatter:
         for key in random.sample(keys, min(12, len(keys))):
             pairs.add(text, key, False, 1.0, "chatter")
