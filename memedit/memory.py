@@ -39,6 +39,7 @@ from memedit.indexes import check_kind
 from memedit.journal import Event, Transaction
 from memedit.moments import Moment, span, utc
 from memedit.planning import Conflict, OnConflict, Pending, Planned, Proposal
+from memedit.prompt import ASKED
 from memedit.proposals import described, digest, proposal_of_line, proposal_of_mapping
 from memedit.protocols import Candidate, EditRecord, Encoder, State
 from memedit.view import MAX_MENTIONED, View, clipped
@@ -675,7 +676,8 @@ class EditMemory:
             for text, found in zip(queries, named, strict=True)
             if all_of_them or sum(one.likeness is None for one in found) > MAX_MENTIONED
         ]
-        vectors = self._view.encoder.encode(unclear) if unclear else ()
+        asked = [text.rpartition(ASKED)[2] for text in unclear]
+        vectors = self._view.encoder.encode(asked) if asked else ()
         encoded = dict(zip(unclear, vectors, strict=True))
         with self._view.lock:
             space = self._view.space(namespace)

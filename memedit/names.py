@@ -7,7 +7,7 @@ text is what scope is decided among, before anything is encoded.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from memedit.lexicon import Mention, SubjectLexicon
 from memedit.variants import VariantIndex
@@ -34,6 +34,9 @@ class Named:
     start: int
     end: int
     likeness: tuple[float, ...] | None = None
+
+
+_ARTICLE = len("the ")
 
 
 class Names:
@@ -83,6 +86,8 @@ class Names:
                 known = into.setdefault(position, mention)
                 if mention.end - mention.start > known.end - known.start:
                     into[position] = mention
+            for position in self._without_article(text, mention):
+                into.setdefault(position, replace(mention, start=mention.start + _ARTICLE))
         found = [Named(position, m.start, m.end) for position, m in whole.items()]
         part = text[:SCANNED]
         spans = {(m.start, m.end) for m in whole.values()}
@@ -92,3 +97,11 @@ class Names:
             for v in [v for v in likely if v.position not in whole][:VARIANTS]
         ]
         return found
+
+    def _without_article(self, text: str, mention: Mention) -> tuple[int, ...]:
+        """Whose name what is mentioned is but for its "the": "Simpsons" for "The Simpsons"."""
+        if text[mention.start : mention.start + _ARTICLE].lower() != "the ":
+            return ()
+        rest = text[mention.start + _ARTICLE : mention.end]
+        inner = self.lexicon.find(rest)
+        return inner[0].positions if inner and inner[0].end - inner[0].start == len(rest) else ()

@@ -107,3 +107,28 @@ def test_a_common_word_is_no_name_by_itself() -> None:
     assert made.find("Where does John live?") == []
     (found, *_) = made.find("Where does John Q. Number017x live?")
     assert found.position == 17
+
+
+def test_an_article_hides_no_name() -> None:
+    made = Names()
+    made.add(1, ["The Walking Dead"])
+    made.add(2, ["Walking Dead"])
+    made.add(3, ["Dead"])
+    text = "Who wrote The Walking Dead?"
+    assert {f.position: text[f.start : f.end] for f in made.find(text) if f.likeness is None} == {
+        1: "The Walking Dead",
+        2: "Walking Dead",
+    }
+
+
+def test_names_that_differ_in_spelling_or_short_form() -> None:
+    made = Names()
+    known = ["Jürg Stöcklin", "James Barton", "William Feilding, 3rd Earl of Denbigh",
+             "RFC 2887: The Reliable Multicast Design Space", "Øystein Sørensen"]  # fmt: skip
+    for i, name in enumerate(known):
+        made.add(i, [name])
+    for i, text in enumerate(
+        ["Juerg Stoecklin", "Jim Barton", "William Feilding", "RFC2887", "Oystein Sorensen"]
+    ):
+        first = made.find(f"What is known of {text} today?")[0]
+        assert (first.position, first.likeness is None) == (i, False)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from memedit.prompt import ASKED
 from memedit.scope.relation import MASK
 
 Span = tuple[int, int]
@@ -24,7 +25,7 @@ _FIRST, _LAST = 2, 3
 _READINGS = 4
 _LEANING = 2
 _LONG = 320
-_BOUNDARY = re.compile(r"(?:(?<=[.!?…])|(?<=[.!?…][\"”’')\]]))\s+|\n+|(?<=[。！？])")
+_BOUNDARY = re.compile(r"(?:(?<=[.!?…])|(?<=[.!?…][\"”’')\]]))\s+|\n+|(?<=[。！？])|\x1e")
 _ABBREVIATED = re.compile(
     r"(?:\b\w|\b(?:[A-Z][a-z]?\.)+[A-Z]|\b(?:mr|mrs|ms|dr|st|jr|sr|vs|no|prof|gen|col|sgt|rev|inc|co"
     r"|ltd|corp|dept|est|approx|hon|capt|lt|maj|brig|adm|cmdr|gov|pres|sen|rep|fr|e\.g|i\.e))\.$",
@@ -47,7 +48,7 @@ def split_sentences(text: str) -> list[Span]:
         if match.start() <= start:
             continue
         following = text[match.end() : match.end() + 1]
-        if "\n" not in match.group() and (
+        if {"\n", ASKED}.isdisjoint(match.group()) and (
             following.islower()
             or _ABBREVIATED.search(text[max(start, match.start() - 12) : match.start()])
         ):
@@ -63,7 +64,8 @@ def readings(text: str, spans: Sequence[Span], sentences: Sequence[Span]) -> lis
     """The sentences of ``text`` that may ask about what stands at ``spans``, masked.
 
     Args:
-        text: the query.
+        text: the query; what stands before :data:`~memedit.prompt.ASKED` in it names subjects and
+            asks nothing.
         spans: where it names the subject, in order.
         sentences: as :func:`split_sentences` gives them.
 
@@ -72,12 +74,14 @@ def readings(text: str, spans: Sequence[Span], sentences: Sequence[Span]) -> lis
     """
     found: dict[str, None] = {}
     wanted = _asking(text, sentences)
+    asked_from = text.rfind(ASKED) + 1
     places = [(around(sentences, span), span) for span in spans]
     for sentence in dict.fromkeys(place for place, _ in places):
         if wanted is None or any(sentence[0] <= s[0] < sentence[1] for s in wanted):
             found[masked(text, [span for at, span in places if at == sentence], sentence)] = None
     if spans:
-        later = [s for s in sentences if s[0] >= places[0][0][1] and s not in dict(places)]
+        after = max(places[0][0][1], asked_from)
+        later = [s for s in sentences if s[0] >= after and s not in dict(places)]
         for sentence in later[-_LEANING:]:
             if (leaning := masked_pronoun(text[slice(*sentence)])) is not None:
                 found[leaning] = None
@@ -124,7 +128,11 @@ def last_sentences(text: str, sentences: Sequence[Span]) -> list[str]:
 
 
 def _asking(text: str, sentences: Sequence[Span]) -> list[Span] | None:
-    """The sentences of a document that may be the request; ``None`` for a text that is none."""
+    """The sentences that may be the request, of a document or of what leans on earlier turns;
+    ``None`` for a text that is neither.
+    """
+    if (start := text.rfind(ASKED) + 1) > 0:
+        return [sentence for sentence in sentences if sentence[0] >= start]
     if len(sentences) < DOCUMENT:
         return None
     return [

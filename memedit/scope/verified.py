@@ -242,9 +242,24 @@ def _spans(query: str, candidate: Candidate) -> list[Span]:
     """Where the query names the candidate's subject: the mention, and others of the same words."""
     assert candidate.mention is not None
     spans = {candidate.mention}
+    names = candidate.edit.names
     if candidate.likeness is None and len(query) > candidate.mention[1] - candidate.mention[0]:
-        spans |= set(mentions(query[:SCANNED], candidate.edit.names))
-    return sorted(spans)
+        spans |= set(mentions(query[:SCANNED], names))
+    return sorted(span for span in spans if not _is_common_word(query, span, names))
+
+
+def _is_common_word(query: str, span: Span, names: Sequence[str]) -> bool:
+    """Whether what looks like a name is a noun: "their life" where the subject is "Life"."""
+    word = query[slice(*span)]
+    if not word.islower() or " " in word or word in names:
+        return False
+    return _DETERMINED.search(query, max(0, span[0] - 12), span[0]) is not None
+
+
+_DETERMINED = re.compile(
+    r"\b(?:an?|my|your|his|her|its|our|their|this|that|these|those|every|each|any|some|no)\s+$",
+    re.IGNORECASE,
+)
 
 
 @functools.lru_cache(maxsize=65_536)

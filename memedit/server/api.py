@@ -294,7 +294,7 @@ class _Api:
         if (body.prompt is None) == (body.messages is None):
             raise ApiError("invalid_request", "give either prompt or messages", param="prompt")
         if body.messages is not None:
-            asked = ChatPrompt(tuple(body.messages)).query
+            asked = ChatPrompt(tuple(body.messages)).in_context
         else:
             asked = TextPrompt(body.prompt or "").query
         (decision,) = self._router.decide([asked], by.namespace)

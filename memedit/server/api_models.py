@@ -29,6 +29,7 @@ from memedit.importing import ImportReport
 from memedit.journal import Event, EventKind
 from memedit.memory import MAX_NOTE
 from memedit.planning import Conflict, OnConflict, Planned
+from memedit.prompt import ASKED
 from memedit.protocols import Decision, EditRecord, State
 
 MAX_EDITS = 1_000
@@ -564,9 +565,9 @@ def event_object(event: Event) -> EventObject:
 
 
 def explanation(query: str, decision: Decision) -> Explanation:
-    """A decision and its reasons."""
+    """A decision and its reasons; of a query in its context the question alone is told."""
     return Explanation(
-        query=query,
+        query=query.rpartition(ASKED)[2],
         route=decision.route,
         edits=[edit.id for edit in decision.edits],
         scope=decision.scope,

@@ -210,7 +210,7 @@ class MemeditMiddleware:
             return
         known = None
         if not asked.ids:
-            queries = [prompt.query for prompt in asked.prompts]
+            queries = [prompt.in_context for prompt in asked.prompts]
             known = self._decider.known(queries, asked.options.namespace)
         if known is not None and not any(decision.edits for decision in known):
             self._metrics.decided(known, known=True)
@@ -300,7 +300,7 @@ class MemeditMiddleware:
         decisions = known
         if decisions is None:
             begun = time.perf_counter()
-            queries = [prompt.query for prompt in asked.prompts]
+            queries = [prompt.in_context for prompt in asked.prompts]
             decisions = await self._decider.decide(queries, asked.options.namespace)
             self._metrics.took("decide", time.perf_counter() - begun)
             for stage, spent in decisions[0].timings.items():

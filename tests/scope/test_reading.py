@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from memedit.lexicon import mentions
+from memedit.prompt import ASKED
 from memedit.scope.reading import masked_pronoun, readings, split_sentences
 
 
@@ -76,3 +77,15 @@ def test_a_long_sentence_is_cut_around_the_mention() -> None:
 
 def test_a_boundary_inside_a_name_is_none() -> None:
     assert read("Who owns J. G. Brill? I forgot.", "J. G. Brill") == ["Who owns [MASK]?"]
+
+
+def test_what_was_said_before_names_and_asks_nothing() -> None:
+    assert read(f"Who is the mayor of Paris?{ASKED}Who ran it before?", "Paris") == [
+        "Who ran [MASK] before?"
+    ]
+    assert read(f"Paris is large. I like it.{ASKED}Do they? And who runs it?", "Paris") == [
+        "Do [MASK]?",
+        "And who runs [MASK]?",
+    ]
+    assert read(f"Who is the mayor of Paris?{ASKED}Write a poem in German.", "Paris") == []
+    assert read(f"Tell me of Rome.{ASKED}And that of Paris?", "Paris") == ["And that of [MASK]?"]

@@ -167,11 +167,27 @@ def test_a_judgement_says_what_was_compared(scope: VerifiedScope, encoder: Sente
         ("[MASK] is followed by", "[MASK] is followed by", False),
         ("[MASK] was founded in", "[MASK] was founded by", False),
         ("Who founded [MASK]?", "[MASK] was founded by", False),
+        ("Where is [MASK] employed?", "[MASK] is employed by", False),
         ("[MASK] follows", "[MASK] is owned by", False),
     ],
 )
 def test_a_relation_that_is_turned_round(asked: str, stated: str, turned: bool) -> None:
     assert is_turned(asked, stated) is turned
+
+
+def test_a_noun_is_no_name(scope: VerifiedScope) -> None:
+    life = structured("Life", "{} was written by", "Ann Li")
+    for query, named in (
+        ("Who wrote Life?", True),
+        ("who wrote life?", True),
+        ("Who wrote about their life?", False),
+    ):
+        at = query.lower().index("life")
+        ((pairs),) = scope.pairs([(query, [Candidate(life, None, (at, at + 4))])])
+        assert bool(pairs) is named
+    small = Candidate(structured("life", "{} began in", "1900"), None, (14, 18))
+    ((pairs),) = scope.pairs([("When did this life begin?", [small])])
+    assert pairs
 
 
 def test_nothing_is_read_where_nothing_is_named(scope: VerifiedScope) -> None:
