@@ -118,6 +118,12 @@ class RelationVerifier:
         return _Model(self._folder, self._device, self._threads)
 
 
+@functools.cache
+def shipped() -> RelationVerifier:
+    """The shipped verifier, one for all who ask it."""
+    return RelationVerifier()
+
+
 class _Model:
     """MiniLM with the adapter merged into its matrices."""
 

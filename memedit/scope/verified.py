@@ -26,7 +26,7 @@ from memedit.errors import ConfigError
 from memedit.lexicon import STOP_WORDS, mentions
 from memedit.protocols import Candidate, Judgement
 from memedit.scope.reading import Span, last_sentences, masked, readings, split_sentences
-from memedit.scope.relation import MASK, RelationVerifier
+from memedit.scope.relation import MASK, RelationVerifier, shipped
 from memedit.variants import FEATURES as NAME_FEATURES
 from memedit.variants import fold
 
@@ -97,7 +97,7 @@ class VerifiedScope:
     def __init__(
         self, verifier: RelationVerifier | None = None, *, weights: Path | None = None
     ) -> None:
-        self.verifier = verifier or RelationVerifier()
+        self.verifier = verifier or shipped()
         self._path = weights or self.verifier.folder / "scope.json"
 
     @property

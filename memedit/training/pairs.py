@@ -96,8 +96,9 @@ def make_pairs(
         fit: as :func:`memedit.training.worlds.worlds` gives them.
         data: the folder of the benchmark data, for the templates.
         seed: of every choice.
-        without: relations to leave out, by their name in the data, each with its names in the
-            phrasings: for measuring on relations that were never seen.
+        without: relations to leave out, by their name in Wikidata, each with its names in the
+            phrasings: for measuring on relations that were never seen. With them go all edits
+            whose relation has no such name.
     """
     random = Random(seed)
     pairs = Pairs()
@@ -132,8 +133,17 @@ def _keys_of(world: World, left_out: frozenset[str]) -> set[str]:
     return {
         stated_relation(edit)
         for edit, relation in zip(world.edits, world.relations, strict=True)
-        if edit.subject is not None and not relation & left_out
+        if edit.subject is not None and not _is_hidden(relation, left_out)
     }
+
+
+def _is_hidden(relation: frozenset[str], left_out: frozenset[str]) -> bool:
+    """Whether a relation is left out; where any is, so are those that nobody named."""
+    return bool(left_out) and (bool(relation & left_out) or not _is_wikidata(relation))
+
+
+def _is_wikidata(relation: frozenset[str]) -> bool:
+    return bool(relation) and all(name[:1] == "P" and name[1:].isdigit() for name in relation)
 
 
 def _of_world(
@@ -157,7 +167,7 @@ def _of_world(
             place = last
             relation = world.relations[place]
             asked = asked_of(world, case.query, place)
-            if relation & left_out or MASK not in stated[place]:
+            if _is_hidden(relation, left_out) or MASK not in stated[place]:
                 continue
             if asked is None:
                 _of_target(pairs, world.edits[place], case.query, name)
@@ -168,13 +178,12 @@ def _of_world(
                 texts[relation][asked] += 1
         elif case.kind == "other relation" and last >= 0 and not case.exempt:
             asked = asked_of(world, case.query, last)
-            if asked is not None and not world.relations[last] & left_out and asked != stated[last]:
+            seen = not _is_hidden(world.relations[last], left_out)
+            if seen and asked is not None and asked != stated[last]:
                 pairs.add(asked, stated[last], False, DATA, f"{name}, other relation")
                 others[stated[last]].add(asked)
     relations = [relation for relation in keys if relation]
-    named = len(next(iter(relations), frozenset({"P"}))) and all(
-        part.startswith("P") and part[1:].isdigit() for part in next(iter(relations), ())
-    )
+    named = bool(relations) and _is_wikidata(relations[0])
     everywhere = [(relation, key) for relation in relations for key in keys[relation]]
     for relation in relations:
         mine = list(keys[relation])

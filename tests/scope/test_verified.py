@@ -137,7 +137,7 @@ def test_a_batch_is_judged_as_its_queries_are_alone(
     asked = ["What is the capital of France?", "Who wrote Hamlet?", "sing"]
     batch = [(query, candidates(encoder, query)) for query in asked]
     together = scope.judge(batch)
-    fresh = VerifiedScope()
+    fresh = VerifiedScope(RelationVerifier())
     for one, expected in zip(batch, together, strict=True):
         alone = fresh.judge([one])[0]
         assert len(alone) == len(expected) == len(one[1])

@@ -85,7 +85,8 @@ class Front:
         self.encoder = Breakable()
         self.memory = EditMemory(path, self.encoder)
         # An edit whose subject nobody knows: its namespace has every query encoded.
-        self.memory.add(Edit("rule", "nobody parks in front of the gate"))
+        self.rule = "nobody parks in front of the gate"
+        self.memory.add(Edit("rule", self.rule))
         self._config = Config(
             memory=MemoryConfig(path=path), server=replace(ServerConfig(port=0), **options)
         )

@@ -54,7 +54,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Front]]:
     yield making
     for front in made:
         front.settled()
-        assert [record.edit.id for record in front.memory.records()] == ["capital"]
+        assert [record.edit.id for record in front.memory.records()] == ["rule", "capital"]
         front.stop()
 
 
