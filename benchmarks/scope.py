@@ -34,7 +34,6 @@ from setting import ROOT, commit, cpu
 
 from memedit.edits import from_mapping
 from memedit.lexicon import mentions
-from memedit.names import Names
 from memedit.protocols import Candidate
 from memedit.scope import RelationVerifier, VerifiedScope
 from memedit.scope.reading import masked
@@ -251,7 +250,7 @@ def measured(scope: VerifiedScope, one: Judged) -> dict[str, Any]:
 
 
 def by_shared_word(one: Judged, probability: Array, threshold: float) -> dict[str, Any]:
-    """Alias prompts apart: those that share a word with the subject's name, and those that do not."""
+    """Alias prompts apart: those that share a word with the subject's name, and the others."""
     parts: dict[str, list[Case]] = {"a word of the name is shared": [], "none is": []}
     for case in one.cases:
         if case.kind != "alias":
@@ -356,11 +355,7 @@ def hard() -> dict[str, Any]:
 def speed(data: Path, count: int) -> dict[str, Any]:
     """Milliseconds of a decision with ``count`` live edits: unrelated and in-scope texts."""
     made = _many(worlds(data, "report"), count)
-    names = Names()
-    for i, edit in enumerate(made.edits):
-        names.add(i, edit.names)
-    made._names = names
-    _ = names.variants
+    _ = made.names.variants
     scope = VerifiedScope(RelationVerifier(threads=None))
     questions = [c.query for c in made.cases if c.kind == "search question"]
     others = [c.query for c in made.cases if c.kind == "locality"][:1_000]

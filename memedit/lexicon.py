@@ -146,8 +146,8 @@ class SubjectLexicon:
             else:
                 self._names[key] = rest
 
-    def find(self, text: str) -> list[Mention]:
-        """The mentions in ``text``, from left to right.
+    def find(self, text: str, most: int | None = None) -> list[Mention]:
+        """The mentions in ``text``, from left to right; of names with ``most`` positions at most.
 
         A name inside the mention of a longer known name does not count; two mentions that
         merely overlap both do. Time is linear in the text, times the number of different name
@@ -171,6 +171,8 @@ class SubjectLexicon:
                 continue
             reached, held = hit
             start, end = tokens.starts[i], tokens.ends[reached - 1]
+            if most is not None and not isinstance(held, int) and len(held) > most:
+                continue
             positions = (held,) if isinstance(held, int) else _each(held)
             longer = _is_within_longer(tokens, i, reached, text)
             found.append(Mention(start, end, positions, longer))

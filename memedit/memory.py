@@ -674,7 +674,7 @@ class EditMemory:
         unclear = [
             text
             for text, found in zip(queries, named, strict=True)
-            if all_of_them or sum(one.likeness is None for one in found) > MAX_MENTIONED
+            if all_of_them or sum(one.is_name for one in found) > MAX_MENTIONED
         ]
         asked = [text.rpartition(ASKED)[2] for text in unclear]
         vectors = self._view.encoder.encode(asked) if asked else ()

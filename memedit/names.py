@@ -1,7 +1,8 @@
-"""Whom a text names: by a name as it is known, or by a variant of it.
+"""Whom a text names: by a name as it is known, by a variant of it, or by the answer.
 
-:class:`Names` puts the subject lexicon and the index of variants together: what both find in a
-text is what scope is decided among, before anything is encoded.
+:class:`Names` puts together the lexicon of subjects, the index of their variants and the lexicon
+of targets ("Which company does Maria Keller run?"): what they find in a text is what scope is
+decided among, before anything is encoded.
 """
 
 from __future__ import annotations
@@ -15,25 +16,35 @@ from memedit.variants import VariantIndex
 VARIANTS = 8
 """Most edits whose subject a text is taken to name by a variant."""
 
+ANSWERS = 8
+"""Most edits that are found by their target; a target that more edits share finds none of them."""
+
 SCANNED = 20_000
 """So many characters of a text are searched for variants; names as they are known, in all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """An edit's subject in a text.
+    """An edit's subject, or its target, in a text.
 
     Attributes:
         position: of the edit.
         start, end: ``text[start:end]`` names it.
         likeness: how like the name this is (:data:`memedit.variants.FEATURES`); ``None`` where it
             is the name.
+        answer: what is named is the target.
     """
 
     position: int
     start: int
     end: int
     likeness: tuple[float, ...] | None = None
+    answer: bool = False
+
+    @property
+    def is_name(self) -> bool:
+        """Whether this is the subject's name or an alias, as it is known."""
+        return self.likeness is None and not self.answer
 
 
 _ARTICLE = len("the ")
@@ -45,16 +56,22 @@ class Names:
     Args:
         lexicon: the names as they are known; those in it already are taken over. The index of
             variants is built from it when it is first needed.
+        targets: likewise the targets.
     """
 
-    __slots__ = ("_variants", "lexicon")
+    __slots__ = ("_variants", "lexicon", "targets")
 
-    def __init__(self, lexicon: SubjectLexicon | None = None) -> None:
+    def __init__(
+        self, lexicon: SubjectLexicon | None = None, targets: SubjectLexicon | None = None
+    ) -> None:
         self.lexicon = lexicon or SubjectLexicon()
+        self.targets = targets or SubjectLexicon()
         self._variants: VariantIndex | None = None
 
-    def add(self, position: int, names: Iterable[str]) -> None:
-        """Makes these names lead to the edit at ``position``."""
+    def add(self, position: int, names: Iterable[str], target: str | None = None) -> None:
+        """Makes these names, and the target, lead to the edit at ``position``."""
+        if target is not None:
+            self.targets.add(position, [target])
         known = self.lexicon.names_of(position)
         self.lexicon.add(position, names)
         if self._variants is not None:
@@ -66,6 +83,7 @@ class Names:
         if self._variants is not None:
             self._variants.remove(position)
         self.lexicon.remove(position)
+        self.targets.remove(position)
 
     @property
     def variants(self) -> VariantIndex:
@@ -77,7 +95,7 @@ class Names:
         return self._variants
 
     def find(self, text: str) -> list[Named]:
-        """Each edit whose subject the text names, once: known names first, then the likeliest."""
+        """Each edit that the text names, once: by a known name, by a variant, by its target."""
         whole: dict[int, Mention] = {}
         longer: dict[int, Mention] = {}
         for mention in self.lexicon.find(text):
@@ -96,7 +114,15 @@ class Names:
             Named(v.position, v.start, v.end, v.features)
             for v in [v for v in likely if v.position not in whole][:VARIANTS]
         ]
-        return found
+        known_already = {one.position for one in found}
+        answers = [
+            Named(position, mention.start, mention.end, answer=True)
+            for mention in self.targets.find(part, ANSWERS)
+            if not mention.within_longer_name
+            for position in mention.positions
+            if position not in known_already
+        ]
+        return found + list({one.position: one for one in answers}.values())[:ANSWERS]
 
     def _without_article(self, text: str, mention: Mention) -> tuple[int, ...]:
         """Whose name what is mentioned is but for its "the": "Simpsons" for "The Simpsons"."""

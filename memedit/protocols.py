@@ -76,12 +76,14 @@ class Candidate:
             ``None`` where nothing does.
         likeness: how like the subject's name that is
             (:data:`memedit.variants.FEATURES`); ``None`` where it is the name or an alias.
+        answer: what is mentioned is the edit's target: the query may ask for the subject.
     """
 
     edit: Edit
     cosine: float | None = None
     mention: tuple[int, int] | None = None
     likeness: tuple[float, ...] | None = None
+    answer: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,7 @@ class Considered:
     relation: float | None = None
     asked: str = ""
     stated: str = ""
+    answer: bool = False
 
 
 @dataclass(frozen=True, slots=True)

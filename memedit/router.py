@@ -113,6 +113,7 @@ class Router:
                 relation=j.relation,
                 asked=j.asked,
                 stated=j.stated,
+                answer=c.answer,
             )
             for j, c in ranked
         )
@@ -136,6 +137,8 @@ class Router:
     def _reason(self, row: Considered) -> str:
         if row.mention is None:
             named = "is compared as a whole (the edit has no known subject)"
+        elif row.answer:
+            named = f"names {row.mention!r}, the answer of the edit"
         elif row.edit.names and row.mention.casefold() in map(str.casefold, row.edit.names):
             named = f"names {row.mention!r}"
             if row.edit.subject and row.mention.casefold() != row.edit.subject.casefold():

@@ -275,7 +275,8 @@ class View:
             (row,) = self.vectors(list(records.at(positions[:1].tolist()).values())).values()
             restored = self._snapshots.load(namespace, len(row), positions, self._position)
             if restored is not None:
-                space.index, space.names = restored.index, Names(restored.lexicon)
+                space.index = restored.index
+                space.names = Names(restored.lexicon, restored.targets)
                 missing, nameless = restored.missing, restored.nameless
         unknown = np.union1d(missing, nameless)
         # Chunk by chunk, so that vectors are never all in memory beside the index.
@@ -351,7 +352,7 @@ class View:
     @staticmethod
     def _put_names(space: Namespace, record: EditRecord) -> None:
         if record.edit.names:
-            space.names.add(record.position, record.edit.names)
+            space.names.add(record.position, record.edit.names, record.edit.target)
         else:
             space.unnamed.add(record.position)
 
@@ -418,7 +419,7 @@ class View:
         self._snapshots.save_edits(self.timeline.records.plain, self._position)
         for name, space in self.namespaces.items():
             if space.index is not None:
-                self._snapshots.save(name, space.index, space.names.lexicon, self._position)
+                self._snapshots.save(name, space.index, space.names, self._position)
 
     # finding
 
@@ -446,11 +447,12 @@ class View:
             k: most edits without a known subject.
         """
         live = [one for one in named if one.position in space.active]
-        known = [one.position for one in live if one.likeness is None]
+        known = [one.position for one in live if one.is_name]
         cosines: dict[int, float] = {}
         if len(known) > MAX_MENTIONED and query is not None:
             cosines = dict(self._closest(space, query, known))
-            live = [one for one in live if one.likeness is not None or one.position in cosines]
+            known_far = set(known) - cosines.keys()
+            live = [one for one in live if one.position not in known_far]
         near: list[tuple[int, float]] = []
         if space.unnamed and query is not None:
             near = self._closest(space, query, space.unnamed)[:k]
@@ -462,6 +464,7 @@ class View:
                 None if one.position not in cosines else clipped(cosines[one.position]),
                 (one.start, one.end),
                 one.likeness,
+                one.answer,
             )
             for one in live
         ]

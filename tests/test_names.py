@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from memedit.names import Names
+from memedit.names import ANSWERS, Names
 from memedit.variants import FEATURES
 
 NAMES = {
@@ -132,3 +132,28 @@ def test_names_that_differ_in_spelling_or_short_form() -> None:
     ):
         first = made.find(f"What is known of {text} today?")[0]
         assert (first.position, first.likeness is None) == (i, False)
+
+
+def test_an_edit_is_found_by_its_target() -> None:
+    made = Names()
+    made.add(1, ["Acme"], "Maria Keller")
+    made.add(2, ["France"], "Lyon")
+    (found,) = made.find("Which company does Maria Keller run?")
+    assert (found.position, found.start, found.end) == (1, 19, 31)
+    assert found.answer
+    # Where the subject is named, that is what is asked about.
+    assert [(f.position, f.answer) for f in made.find("Is Maria Keller the CEO of Acme?")] == [
+        (1, False)
+    ]
+    assert made.find("Who is Maria Keller Jones?") == []
+    made.remove(1)
+    assert made.find("Which company does Maria Keller run?") == []
+
+
+def test_a_target_that_many_edits_share_finds_none() -> None:
+    made = Names()
+    for position in range(ANSWERS + 1):
+        made.add(position, [f"Town{position:02d}x"], "Lyon")
+    assert made.find("What is in Lyon?") == []
+    made.remove(0)
+    assert len(made.find("What is in Lyon?")) == ANSWERS

@@ -30,12 +30,13 @@ from memedit.scope.relation import MASK, RelationVerifier, shipped
 from memedit.variants import FEATURES as NAME_FEATURES
 from memedit.variants import fold
 
-HEADS = ("named", "variant", "unknown")
+HEADS = ("named", "variant", "unknown", "answer")
 """The situations, each with weights of its own.
 
 ``named``: the query has the subject's name or an alias. ``variant``: it has a part of the name,
 another spelling of it, or a longer name that contains it. ``unknown``: the edit has no known
-subject, and whole sentences are compared.
+subject, and whole sentences are compared. ``answer``: the query has the edit's target, and may
+ask for the subject.
 """
 
 FEATURES = (
@@ -162,7 +163,7 @@ class VerifiedScope:
         for pair in flat:
             pair.text = max(pair.texts, key=lambda text: logits[text, pair.key])
             relation = logits[pair.text, pair.key]
-            if is_turned(pair.text, pair.key):
+            if not pair.candidate.answer and is_turned(pair.text, pair.key):
                 relation = min(relation, TURNED)
             likeness = pair.candidate.likeness or (0.0,) * len(NAME_FEATURES)
             pair.row = [relation, min(0.0, relation), *likeness, *_whole(pair)]
@@ -225,15 +226,18 @@ def _pairs(
     found = []
     for column in columns:
         candidate = candidates[column]
-        if candidate.mention is None:
+        key: str | None = stated_relation(candidate.edit)
+        if candidate.answer:
+            key = turned_relation(candidate.edit)
+            head, texts = "answer", readings(query, _spans(query, candidate), sentences)
+        elif candidate.mention is None:
             if candidate.edit.names or (candidate.cosine or 0.0) < FLOOR:
                 continue
             head, texts = "unknown", last_sentences(query, sentences)
         else:
             head = "named" if candidate.likeness is None else "variant"
             texts = readings(query, _spans(query, candidate), sentences)
-        if texts:
-            key = stated_relation(candidate.edit)
+        if texts and key is not None:
             found.append((column, Pair(HEADS.index(head), candidate, texts, key)))
     return found
 
@@ -242,7 +246,7 @@ def _spans(query: str, candidate: Candidate) -> list[Span]:
     """Where the query names the candidate's subject: the mention, and others of the same words."""
     assert candidate.mention is not None
     spans = {candidate.mention}
-    names = candidate.edit.names
+    names = (candidate.edit.target or "",) if candidate.answer else candidate.edit.names
     if candidate.likeness is None and len(query) > candidate.mention[1] - candidate.mention[0]:
         spans |= set(mentions(query[:SCANNED], names))
     return sorted(span for span in spans if not _is_common_word(query, span, names))

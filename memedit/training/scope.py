@@ -47,6 +47,7 @@ _USED = {
     "named": ("relation", "worst"),
     "variant": ("relation", "worst", *_NAMES),
     "unknown": ("relation", "worst", "cosine", "words", "names_known"),
+    "answer": ("relation", "worst"),
 }
 Matrix = NDArray[np.float64]
 

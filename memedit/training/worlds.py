@@ -73,13 +73,14 @@ class World:
         if self._names is None:
             self._names = Names()
             for i, edit in enumerate(self.edits):
-                self._names.add(i, edit.names)
+                if edit.names:
+                    self._names.add(i, edit.names, edit.target)
         return self._names
 
     def candidates(self, queries: Sequence[str]) -> list[tuple[list[int], list[Candidate]]]:
         """For each text the edits that it may be about, as a memory finds them, and their places.
 
-        Those are the edits whose subject it names, and of the edits without a subject the
+        Those are the edits whose subject or target it names, and of the edits without a subject the
         :data:`NEAREST` by cosine.
         """
         found = [self._named(query) for query in queries]
@@ -95,7 +96,9 @@ class World:
     def _named(self, query: str) -> tuple[list[int], list[Candidate]]:
         named = self.names.find(query)
         return [one.position for one in named], [
-            Candidate(self.edits[one.position], None, (one.start, one.end), one.likeness)
+            Candidate(
+                self.edits[one.position], None, (one.start, one.end), one.likeness, one.answer
+            )
             for one in named
         ]
 

@@ -49,9 +49,10 @@ def candidates(encoder: SentenceEncoder, query: str) -> list[Candidate]:
     """What a memory of these edits finds."""
     names = Names()
     for position, edit in enumerate(EDITS):
-        names.add(position, edit.names)
+        if edit.names:
+            names.add(position, edit.names, edit.target)
     found = [
-        Candidate(EDITS[one.position], None, (one.start, one.end), one.likeness)
+        Candidate(EDITS[one.position], None, (one.start, one.end), one.likeness, one.answer)
         for one in names.find(query)
     ]
     nameless = [edit for edit in EDITS if not edit.names]
@@ -90,6 +91,8 @@ def accepted(scope: VerifiedScope, encoder: SentenceEncoder, query: str) -> set[
         ("Who runs Acme?", "ceo"),
         ("Who founded Acme, and who is its CEO now?", "ceo founder"),
         ("Acme makes belts in Oslo. Who is its chief executive?", "ceo"),
+        ("Which company is Maria Keller the CEO of?", "ceo"),
+        ("Lyon is the capital of which country?", "capital"),
     ],
 )
 def test_fires_on_the_edit_that_is_meant(
@@ -113,6 +116,8 @@ def test_fires_on_the_edit_that_is_meant(
         "Write a haiku about France.",
         "Translate into German: I met Shirley Johnson at Acme.",
         "Which company did Acme buy last year?",
+        "How old is Maria Keller?",
+        "What is the population of Lyon?",
         "",
     ],
 )
