@@ -98,6 +98,7 @@ def assemble(config: Config, memory: EditMemory | None = None) -> Parts:
         scope,
         route=IKE.name,
         threshold=config.scope.threshold or scope.threshold,
+        thresholds=config.scope.by_namespace,
         candidates=config.scope.candidates,
         edits=config.scope.edits,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -81,13 +82,36 @@ class ScopeConfig:
 
     Attributes:
         threshold: the probability from which an edit is accepted; 0 takes the classifier's own.
+        thresholds: other ones for some namespaces, as in ``legal=0.9, hr=0.7``.
         candidates: how many nearest edits are looked at, besides those whose subject is named.
         edits: at most this many edits answer one query.
     """
 
     threshold: float = 0.0
+    thresholds: str = ""
     candidates: int = 8
     edits: int = 3
+
+    @property
+    def by_namespace(self) -> dict[str, float]:
+        """:attr:`thresholds` by namespace.
+
+        Raises:
+            ConfigError: an entry is not ``namespace=probability``.
+        """
+        found = {}
+        for entry in filter(None, map(str.strip, self.thresholds.split(","))):
+            name, _, value = map(str.strip, entry.partition("="))
+            try:
+                found[name] = float(value)
+                if not (re.fullmatch(NAMESPACE, name) and 0.0 < found[name] <= 1.0):
+                    raise ValueError
+            except ValueError:
+                raise ConfigError(
+                    f"configuration: scope.thresholds: {entry!r} is not a namespace and a "
+                    "probability above 0 and up to 1, as in 'legal=0.9, hr=0.7'"
+                ) from None
+        return found
 
 
 @with_config(_STRICT)
@@ -228,13 +252,15 @@ def load(
             if value is not None:
                 values[option] = value
     try:
-        return TypeAdapter(Config).validate_python(merged)
+        config: Config = TypeAdapter(Config).validate_python(merged)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise ConfigError(
             f"configuration: {place}: {first['msg']} (got {first.get('input')!r})"
         ) from error
+    _ = config.scope.by_namespace
+    return config
 
 
 def _options(section: str) -> list[str]:

@@ -8,7 +8,7 @@ wrapper, batches and ``memedit explain``.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from memedit.edits import Edit
@@ -42,6 +42,7 @@ class Router:
         scope: judges them.
         route: the route for queries that an edit is about.
         threshold: the probability, in [0, 1], from which an edit is accepted.
+        thresholds: those of the namespaces that have another one.
         candidates: how many nearest edits of unknown subject are looked at.
         edits: at most this many edits answer one query.
     """
@@ -53,6 +54,7 @@ class Router:
         *,
         route: str = "ike",
         threshold: float = 0.5,
+        thresholds: Mapping[str, float] | None = None,
         candidates: int = 8,
         edits: int = 3,
     ) -> None:
@@ -60,6 +62,7 @@ class Router:
         self._scope = scope
         self._route = route
         self._threshold = threshold
+        self._thresholds = dict(thresholds or {})
         self._k = candidates
         self._edits = edits
 
@@ -83,12 +86,13 @@ class Router:
         retrieved = time.perf_counter()
         judged = self._scope.judge(list(zip(queries, found, strict=True)))
         finished = time.perf_counter()
+        threshold = self._thresholds.get(namespace, self._threshold)
         timings = {
             "retrieve_ms": (retrieved - started) * 1e3,
             "scope_ms": (finished - retrieved) * 1e3,
         }
         return [
-            self._decision(query, candidates, judgements, timings)
+            self._decision(query, candidates, judgements, timings, threshold)
             for query, candidates, judgements in zip(queries, found, judged, strict=True)
         ]
 
@@ -98,10 +102,11 @@ class Router:
         candidates: Sequence[Candidate],
         judgements: Sequence[Judgement],
         timings: dict[str, float],
+        threshold: float,
     ) -> Decision:
         both = zip(judgements, candidates, strict=True)
         ranked = sorted(both, key=lambda pair: -pair[0].probability)
-        accepted = [c.edit for j, c in ranked if j.probability >= self._threshold][: self._edits]
+        accepted = [c.edit for j, c in ranked if j.probability >= threshold][: self._edits]
         taken = {edit.id for edit in accepted}
         considered = tuple(
             Considered(
@@ -121,36 +126,38 @@ class Router:
             route=self._route if accepted else PASSTHROUGH,
             edits=tuple(accepted),
             scope=considered[0].probability if considered else 0.0,
-            reasons=self._reasons(query, considered),
+            reasons=_reasons(query, considered, threshold),
             considered=considered,
             timings=timings,
         )
 
-    def _reasons(self, query: str, considered: Sequence[Considered]) -> tuple[str, ...]:
-        if not query.strip():
-            return ("the request asks nothing in words",)
-        if not considered:
-            return ("no live edit in this namespace comes near the query",)
-        shown = [row for row in considered if row.accepted] or [considered[0]]
-        return tuple(self._reason(row) for row in shown)
 
-    def _reason(self, row: Considered) -> str:
-        if row.mention is None:
-            named = "is compared as a whole (the edit has no known subject)"
-        elif row.answer:
-            named = f"names {row.mention!r}, the answer of the edit"
-        elif row.edit.names and row.mention.casefold() in map(str.casefold, row.edit.names):
-            named = f"names {row.mention!r}"
-            if row.edit.subject and row.mention.casefold() != row.edit.subject.casefold():
-                named += f" (for {row.edit.subject!r})"
-        else:
-            named = f"names {row.mention!r}, perhaps a variant of {row.edit.subject!r}"
-        asks = ""
-        if row.relation is not None:
-            asks = f"; asks {row.asked!r} where the edit says {row.stated!r}: {row.relation:.2f}"
-        verdict = (
-            f"accepted at {row.probability:.3f} ≥ {self._threshold:.3f}"
-            if row.accepted
-            else f"refused at {row.probability:.3f} < {self._threshold:.3f}"
-        )
-        return f"{row.edit.id}: the query {named}{asks}; {verdict}"
+def _reasons(query: str, considered: Sequence[Considered], threshold: float) -> tuple[str, ...]:
+    if not query.strip():
+        return ("the request asks nothing in words",)
+    if not considered:
+        return ("no live edit in this namespace comes near the query",)
+    shown = [row for row in considered if row.accepted] or [considered[0]]
+    return tuple(_reason(row, threshold) for row in shown)
+
+
+def _reason(row: Considered, threshold: float) -> str:
+    if row.mention is None:
+        named = "is compared as a whole (the edit has no known subject)"
+    elif row.answer:
+        named = f"names {row.mention!r}, the answer of the edit"
+    elif row.edit.names and row.mention.casefold() in map(str.casefold, row.edit.names):
+        named = f"names {row.mention!r}"
+        if row.edit.subject and row.mention.casefold() != row.edit.subject.casefold():
+            named += f" (for {row.edit.subject!r})"
+    else:
+        named = f"names {row.mention!r}, perhaps a variant of {row.edit.subject!r}"
+    asks = ""
+    if row.relation is not None:
+        asks = f"; asks {row.asked!r} where the edit says {row.stated!r}: {row.relation:.2f}"
+    verdict = (
+        f"accepted at {row.probability:.3f} ≥ {threshold:.3f}"
+        if row.accepted
+        else f"refused at {row.probability:.3f} < {threshold:.3f}"
+    )
+    return f"{row.edit.id}: the query {named}{asks}; {verdict}"

@@ -202,10 +202,15 @@ class VerifiedScope:
                 f"the scope weights {self._path} cannot be read ({error}); make them with "
                 "'memedit scope train'"
             ) from error
-        if features != FEATURES or not complete:
+        if features != FEATURES:
             raise ConfigError(
                 f"the scope weights {self._path} are for the features {', '.join(features)}, not "
                 f"{', '.join(FEATURES)}; make them again with 'memedit scope train'"
+            )
+        if not complete:
+            raise ConfigError(
+                f"the scope weights {self._path} lack a part; make them again with 'memedit scope "
+                "train'"
             )
         return data
 

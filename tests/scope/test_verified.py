@@ -230,6 +230,10 @@ def test_weights_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text(json.dumps(other))
     with pytest.raises(ConfigError, match="not relation, worst"):
         _ = VerifiedScope(weights=tmp_path / "other.json").threshold
+    partly = other | {"features": list(FEATURES)}
+    (tmp_path / "partly.json").write_text(json.dumps(partly))
+    with pytest.raises(ConfigError, match="lack a part"):
+        _ = VerifiedScope(weights=tmp_path / "partly.json").threshold
     with pytest.raises(ConfigError, match="memedit scope train"):
         RelationVerifier(tmp_path).logits([("a", "b")])
     (tmp_path / "adapter_config.json").write_text('{"r": 16, "lora_alpha": 32}')

@@ -90,7 +90,7 @@ def test_metrics(front: Front) -> None:
         'memedit_edit_fires_total{edit="capital"} 3.0',
         'memedit_decision_cache_total{result="hit"} 2.0',
         "memedit_scope_score_count 4.0",
-        "memedit_live_edits 1.0",
+        "memedit_live_edits 2.0",
         "memedit_requests_in_flight 0.0",
         'memedit_stage_seconds_count{stage="total"} 4.0',
     ):
