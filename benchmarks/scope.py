@@ -34,6 +34,7 @@ from setting import ROOT, commit, cpu
 
 from memedit.edits import from_mapping
 from memedit.lexicon import mentions
+from memedit.prompt import ASKED, ChatPrompt
 from memedit.protocols import Candidate
 from memedit.scope import RelationVerifier, VerifiedScope
 from memedit.scope.reading import masked
@@ -317,18 +318,15 @@ def hard() -> dict[str, Any]:
     edits = [from_mapping({k: v for k, v in json.loads(line).items() if v}) for line in lines]
     world = World("hard", edits, [frozenset()] * len(edits))
     scope = VerifiedScope()
-    place = {edit.id: i for i, edit in enumerate(edits)}
     nameless = [i for i, edit in enumerate(edits) if not edit.names]
     keys = encoder().encode([edits[i].key for i in nameless])
     found: dict[str, Any] = {}
     wrong: list[dict[str, Any]] = []
     for line in (folder / "hard_prompts.jsonl").read_text(encoding="utf-8").splitlines():
         prompt = json.loads(line)
-        from memedit.prompt import ChatPrompt
-
-        query = ChatPrompt(tuple(prompt["messages"])).query
+        query = ChatPrompt(tuple(prompt["messages"])).in_context
         _, candidates = world._named(query)
-        cosines = keys @ encoder().encode([query])[0]
+        cosines = keys @ encoder().encode([query.rpartition(ASKED)[2]])[0]
         near = np.argsort(-cosines)[:NEAREST].tolist()
         candidates += [Candidate(edits[nameless[i]], float(cosines[i])) for i in near]
         (judgements,) = scope.judge([(query, candidates)])
@@ -345,7 +343,6 @@ def hard() -> dict[str, Any]:
         if accepted != about:
             missing, extra = sorted(about - accepted), sorted(accepted - about)
             wrong.append({"id": prompt["id"], "missing": missing, "extra": extra})
-    del place
     return {"kinds": found, "wrong": wrong, "threshold": scope.threshold}
 
 

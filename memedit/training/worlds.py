@@ -253,7 +253,12 @@ def _stem(text: str, mention: Mention) -> str:
 
 
 def knowedit(data: Path, name: str, part: Part) -> World:
-    """A file of KnowEdit: prompts, rephrases, alias prompts; same subject with another relation."""
+    """A file of KnowEdit: prompts, rephrases, alias prompts; same subject with another relation.
+
+    In ``zsre`` some records of one subject replace the same true answer in other words ("What team
+    does X play for?", "What team is X associated with?"): they are twins. A probe for another
+    relation that has this true answer, too, asks the fact itself ("X constellation").
+    """
     world = World(f"{name} {part}")
     kept = []
     skipped = 0
@@ -267,22 +272,44 @@ def knowedit(data: Path, name: str, part: Part) -> World:
         world.relations.append(frozenset({plain((edit.prompt or "").replace("{}", " subject "))}))
         kept.append(record)
     of_key: dict[str, set[int]] = {}
+    of_answer: dict[tuple[str, str], set[int]] = {}
     for i, edit in enumerate(world.edits):
         of_key.setdefault(plain(edit.key), set()).add(i)
+        for fact in _true_facts(name, edit.subject or "", kept[i]):
+            of_answer.setdefault(fact, set()).add(i)
+    twins = asked_again = 0
     for i, record in enumerate(kept):
         if part_of(record["subject"]) != part:
             continue
-        right = frozenset(of_key[plain(world.edits[i].key)])
+        subject = record["subject"]
+        same = [of_answer[fact] for fact in _true_facts(name, subject, record)]
+        right = frozenset(of_key[plain(world.edits[i].key)].union(*same))
+        twins += len(right) > 1
         world.cases.append(Case(world.edits[i].key, "prompt", right))
         if record.get("rephrase_prompt"):
             world.cases.append(Case(record["rephrase_prompt"], "rephrase", right))
         for probe in record["portability"].get("Subject_Aliasing", ()):
             world.cases.append(Case(probe["prompt"], "alias", right))
         for probe in record["locality"].get("Relation_Specificity", ()):
-            exempt = frozenset(of_key.get(plain(probe["prompt"]), ()))
-            world.cases.append(Case(probe["prompt"], "other relation", exempt=exempt))
-    world.notes = {"records without the subject in their prompt": skipped}
+            exempt = of_key.get(plain(probe["prompt"]), set())
+            again = [of_answer.get(f, set()) for f in _true_facts(name, subject, probe)]
+            asks = any(again)
+            asked_again += asks
+            kind = "other relation, in scope by rule" if asks else "other relation"
+            world.cases.append(Case(probe["prompt"], kind, exempt=frozenset(exempt.union(*again))))
+    world.notes = {
+        "records without the subject in their prompt": skipped,
+        "edits with a twin": twins,
+        "probes of another relation that ask the edited fact": asked_again,
+    }
     return world
+
+
+def _true_facts(name: str, subject: str, record: dict[str, Any]) -> list[tuple[str, str]]:
+    """A zsRE record's or probe's subject with each of its true answers; nothing of other sets."""
+    if name != "zsre":
+        return []
+    return [(plain(subject), plain(answer)) for answer in record["ground_truth"]]
 
 
 def pokemqa(data: Path) -> dict[Part, World]:

