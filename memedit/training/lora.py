@@ -18,7 +18,7 @@ from memedit.encoders import packaged_folder
 from memedit.scope.relation import HEAD, PREFIX, mean_of, padded, pair_ids, token_ids
 
 RANK, ALPHA = 16, 32
-STEPS, BATCH, RATE = 4_500, 64, 1e-3
+STEPS, BATCH, RATE = 4_000, 64, 1e-3
 SMOOTHING = 0.01
 MOST = 32.0
 TARGETS = (

@@ -29,6 +29,8 @@ DATA = 4.0
 
 PHRASINGS = Path(__file__).with_name("phrasings.json")
 
+_TEXTS = 9
+# So many of a relation's wordings are paired with each that may be an edit's.
 _TASKS = (
     "Translate into German: {}",
     'Translate "{}" into French.',
@@ -267,23 +269,22 @@ def _of_phrasings(
         confusable = [c for c in phrasings["relations"][name]["confusable"] if c in relations]
         questions, turned = relations[name]["questions"], relations[name]["reversed"]
         stated = relations[name]["statements"]
-        for key in random.sample(stated, 4) + random.sample(questions, 2):
-            for text in random.sample(said[name], 5):
+        for key in stated + random.sample(questions, 2):
+            for text in random.sample(said[name], min(_TEXTS, len(said[name]))):
                 pairs.add(text, key, True, 1.0, "phrasings")
             framed = random.choice(frames).format(random.choice(questions))
             pairs.add(framed, key, True, 1.0, "phrasings, framed")
-            for other in random.sample(confusable, min(2, len(confusable))):
+            for other in random.sample(confusable, min(3, len(confusable))):
                 pairs.add(random.choice(said[other]), key, False, 1.0, "phrasings, confusable")
                 both = _joined(random.choice(questions), random.choice(said[other]), random)
                 pairs.add(both, key, True, 1.0, "phrasings, two at once")
-            for _ in range(2):
+            for _ in range(3):
                 other = random.choice(names)
                 if other != name and name not in phrasings["relations"][other]["confusable"]:
                     pairs.add(random.choice(said[other]), key, False, 1.0, "phrasings, other")
             for text in random.sample(turned, min(1, len(turned))):
                 pairs.add(text, key, False, 1.0, "phrasings, reversed")
-            for text in random.sample(chatter, 2):
-                pairs.add(text, key, False, 1.0, "chatter")
+            pairs.add(random.choice(chatter), key, False, 1.0, "chatter")
             task = random.choice(_TASKS).format(random.choice(said[name]))
             pairs.add(task, key, False, 1.0, "tasks")
             told = f"{random.choice(stated).rstrip(':')} {random.choice(_ANSWERS)}"

@@ -3,8 +3,8 @@
 The verifier is trained first and lies in the folder from then on; what follows takes minutes and
 can be repeated. The probability of a head is a logistic regression over
 :data:`memedit.scope.verified.FEATURES`, fitted on the ``fit`` worlds; Platt's scaling on ``hold``
-makes it a probability there. The threshold is the lowest at which at most :data:`FALSE_FIRES` of
-the ``hold`` texts of each kind that no live edit is about fire.
+makes it a probability there. The threshold is the lowest from a half on at which at most
+:data:`FALSE_FIRES` of the ``hold`` locality prompts and search questions fire.
 
 Source of the calibration: Platt 1999, "Probabilistic outputs for support vector machines".
 """
@@ -253,7 +253,7 @@ def outcome(one: Judged, probability: Matrix, threshold: float) -> dict[str, dic
 def choose(
     on_hold: Sequence[Judged], scope: VerifiedScope
 ) -> tuple[float, dict[str, dict[str, dict[str, int]]]]:
-    """The threshold, and the outcome of every world with it.
+    """The threshold, at least a half, and the outcome of every world with it.
 
     Counted are the worlds whose edits have subjects, and of these texts about other subjects
     (locality prompts and search questions); the same subject with another relation is told apart
@@ -274,7 +274,7 @@ def choose(
                     n, k = n + row["n"], k + row["fires"]
         return k / max(1, n)
 
-    steps = [round(0.05 + 0.01 * i, 2) for i in range(94)]
+    steps = [round(0.5 + 0.01 * i, 2) for i in range(50)]
     threshold = next((t for t in steps if fires(t) <= FALSE_FIRES), steps[-1])
     return threshold, {
         one.world.name: outcome(one, p, threshold)
