@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -208,7 +208,8 @@ def counterfact(data: Path, part: Part) -> World:
     return world
 
 
-def _counterfact_relations(data: Path) -> dict[str, frozenset[str]]:
+@functools.cache
+def _counterfact_relations(data: Path) -> Mapping[str, frozenset[str]]:
     """The relations of CounterFact's prompts by what they say around the subject.
 
     ParaRel's patterns tell most. A record's locality prompt asks the record's own relation of
