@@ -4,6 +4,7 @@ import json
 import os
 import sqlite3
 import sys
+import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,9 @@ class Cli:
         assert result.exit_code in ((1, 2) if code is None else (code,)), result.output
         return result.output
 
-    def json(self, *arguments: str, code: int = 0) -> Any:
+    def json(self, *arguments: str, code: int = 0, stdin: str | None = None) -> Any:
         """What a command prints with ``--json``."""
-        return json.loads(self.run(*arguments, "--json", code=code))
+        return json.loads(self.run(*arguments, "--json", code=code, stdin=stdin))
 
 
 @pytest.fixture
@@ -223,6 +224,17 @@ def test_a_csv_imports_with_a_dry_run_first(cli: Cli, tmp_path: Path) -> None:
     assert cli.json("edits", "list") == []
     assert cli.json("edits", "import", str(file))["added"] == 1
     assert cli.json("edits", "import", str(file))["skipped"] == 1
+
+
+def test_an_import_reads_what_can_be_read_only_once(cli: Cli, tmp_path: Path) -> None:
+    lines = '{"statement": "Iron floats."}\n{"statement": "Water is dry."}\n'
+    assert cli.json("edits", "import", "-", stdin=lines)["added"] == 2
+    pipe = tmp_path / "pipe.jsonl"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(lines,))
+    writer.start()
+    assert cli.json("edits", "import", str(pipe))["skipped"] == 2
+    writer.join()
 
 
 def test_the_memory_is_looked_after(cli: Cli, tmp_path: Path) -> None:
