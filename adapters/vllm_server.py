@@ -15,6 +15,7 @@ endpoint plug-in (:class:`EndpointPlugin`)::
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
 import sys
@@ -23,7 +24,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any, NoReturn
 
-from memedit.assemble import Parts, check
+from memedit.assemble import Parts, assemble
 from memedit.config import Config, load
 from memedit.errors import MissingDependency
 from memedit.server.api import edits_api
@@ -182,14 +183,35 @@ def environment(
     return dict(env)
 
 
+def check(config: Config) -> None:
+    """Makes what :class:`Middleware` makes, and closes it again.
+
+    So that what stops the start does so now, and not when vLLM has loaded its model. The encoder
+    alone is not loaded.
+
+    Raises:
+        MemeditError: no vLLM is installed, or the configuration, the memory or the keys are not
+            usable.
+    """
+    on_cpu()
+    parts = assemble(config)
+    try:
+        asyncio.run(Served(_nothing, parts, config).aclose())
+    finally:
+        parts.close()
+
+
+async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
+    """Stands for an application that nobody asks."""
+
+
 def serve(model: str, options: Sequence[str], config: Config) -> NoReturn:
     """Becomes the server: this process turns into vLLM's, so that signals reach it directly.
 
     Raises:
-        MemeditError: no vLLM is installed, or the middleware would refuse the configuration.
+        MissingDependency: no vLLM is installed.
     """
     cpu = on_cpu()
-    check(config)  # what is wrong is said now, not when vLLM has loaded its model
     argv = command(model, options, cpu=cpu)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -61,22 +61,6 @@ def open_memory(config: Config) -> EditMemory:
     return EditMemory(config.memory.path, make_encoder(config), index=config.memory.index)
 
 
-def check(config: Config) -> None:
-    """Says what :func:`assemble` would refuse, without the time that a large memory takes.
-
-    Raises:
-        MemeditError: a part cannot be made; the message says which and what to do.
-    """
-    from memedit.journal.file import Journal
-    from memedit.routes.ike import IKE
-    from memedit.scope import VerifiedScope
-
-    encoder = make_encoder(config)
-    IKE(config.ike, encoder)
-    _ = VerifiedScope().threshold
-    Journal(config.memory.path).close()
-
-
 def assemble(config: Config, memory: EditMemory | None = None) -> Parts:
     """Memory, router and routes of this configuration.
 

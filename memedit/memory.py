@@ -335,7 +335,7 @@ class EditMemory:
                 planner = self._writer.planner(record.namespace, "supersede", {})
                 joins = (
                     planner.same_fact_as(record.edit)
-                    if not self._view.timeline.is_beside(edit_id)
+                    if not self._view.timeline.is_beside(record)
                     else ()
                 )
             transaction.append(
@@ -582,10 +582,15 @@ class EditMemory:
             return planner.conflicts_of(record.edit)
 
     def disputed(self, namespace: str = DEFAULT_NAMESPACE) -> list[EditRecord]:
-        """The live or proposed edits that were added to stand beside others of their fact."""
-        found = self.records(namespace, ("active", "proposed", "consolidated"))
+        """The live or proposed edits that were added to stand beside others of their fact.
+
+        The oldest come first. It takes time in proportion to how many edits ever were added so.
+        """
+        check_namespace(namespace)
         with self._view.lock:
-            return [record for record in found if self._view.timeline.is_beside(record.edit.id)]
+            self.refresh()
+            found = self._view.timeline.beside(namespace)
+        return [r for r in found if r.state in ("active", "proposed", "consolidated")]
 
     def namespaces(self) -> list[str]:
         """The namespaces that hold or have held an edit, in alphabetical order."""

@@ -14,15 +14,17 @@ import base64
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import islice
-from typing import Annotated, Any, TypeVar, get_args
+from tempfile import TemporaryFile
+from typing import Annotated, Any, BinaryIO, TypeVar, get_args
 
 from fastapi import Body, Depends, FastAPI, Header, Query, Request, Response
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import SkipJsonSchema
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
 import memedit
@@ -30,7 +32,7 @@ from memedit.assemble import Parts
 from memedit.config import Config
 from memedit.edits import Edit, from_mapping, new_id, with_id
 from memedit.errors import EditNotFound, InvalidEdit, InvalidInput, WrongState
-from memedit.importing import Format, ImportReport, Source, dry_run, import_edits, read_source
+from memedit.importing import Format, ImportReport, dry_run, import_edits, read_source
 from memedit.memory import proposal_of_mapping
 from memedit.planning import Proposal
 from memedit.prompt import ChatPrompt, TextPrompt
@@ -116,8 +118,12 @@ def _caller(request: Request) -> Caller:
     return caller
 
 
-async def _raw(request: Request) -> bytes:
-    return await request.body()
+async def _spooled(request: Request) -> AsyncIterator[BinaryIO]:
+    """The body on the disk: an import is read more than once, and never at once."""
+    with TemporaryFile() as file:
+        async for piece in request.stream():
+            await run_in_threadpool(file.write, piece)
+        yield file
 
 
 By = Annotated[Caller, Depends(_caller)]
@@ -504,7 +510,7 @@ class _Api:
     def import_(
         self,
         by: By,
-        data: Annotated[bytes, Depends(_raw)],
+        file: Annotated[BinaryIO, Depends(_spooled)],
         query: Annotated[ImportQuery, Query()],
         request: Request,
     ) -> Imported:
@@ -514,7 +520,9 @@ class _Api:
             raise ApiError(
                 "unsupported_media_type", f"an import is sent as {' or '.join(_FORMATS)}"
             )
-        source = self._admitted(by, read_source(data, _FORMATS[kind], time.time()), query.ids)
+        source = read_source(
+            file, _FORMATS[kind], time.time(), lambda given: _admitted(by, given, query.ids)
+        )
         policy = POLICIES[query.policy]
         if query.dry_run:
             return imported(
@@ -530,7 +538,7 @@ class _Api:
             lines = [{"line": bad.line, "message": bad.message} for bad in source.errors]
             raise ApiError(
                 "invalid_edit",
-                f"{len(lines):,} of {len(source.lines):,} lines are bad, and nothing was added; "
+                f"{len(lines):,} of {source.total:,} lines are bad, and nothing was added; "
                 "put them right, or leave them out with skip_bad=true",
                 more={"lines": lines},
             )
@@ -609,22 +617,6 @@ class _Api:
         except InvalidInput as error:
             raise InvalidEdit(f"{where}{error}") from error
 
-    def _admitted(self, by: Caller, source: Source, ids: str) -> Source:
-        """A source with the ids that its edits may have here."""
-
-        def admitted(given: Proposal | str) -> Proposal | str:
-            if isinstance(given, str):
-                return given
-            if ids == "new" or (by.key.namespaces and not _is_within(by, given.edit.id)):
-                return replace(given, edit=with_id(given.edit, new_id()))
-            try:
-                _check_id(by, given.edit.id)
-            except InvalidEdit as error:
-                return str(error)
-            return given
-
-        return replace(source, lines=tuple((n, admitted(given)) for n, given in source.lines))
-
     def _after(
         self, records: Sequence[EditRecord], query: PageQuery, by: Caller, digest: str
     ) -> Iterator[EditRecord]:
@@ -684,6 +676,17 @@ def _id_for(by: Caller, idempotency_key: str | None, number: int) -> str:
         return new_id()
     name = json.dumps([by.namespace, _mark(by, idempotency_key), number])
     return f"ed-{blake2b(name.encode(), digest_size=8).hexdigest()}"
+
+
+def _admitted(by: Caller, given: Proposal, ids: str) -> Proposal | str:
+    """An imported edit with the id that it may have here, or what is wrong with its own."""
+    if ids == "new" or (by.key.namespaces and not _is_within(by, given.edit.id)):
+        return replace(given, edit=with_id(given.edit, new_id()))
+    try:
+        _check_id(by, given.edit.id)
+    except InvalidEdit as error:
+        return str(error)
+    return given
 
 
 def _is_within(by: Caller, edit_id: str) -> bool:

@@ -41,6 +41,8 @@ _FRESH = 1.0
 
 _PATIENCE = 5.0
 
+_NOT = "not ready"
+
 
 class Health:
     """Whether a server can do its work: its upstream, its memory, its encoder.
@@ -59,10 +61,14 @@ class Health:
         self._asking = asyncio.Lock()
         self._at = -_FRESH
         self._found: dict[str, str] = {}
+        self._logged: dict[str, str] = {}
         self.draining = False
 
     async def checks(self, scope: Scope) -> dict[str, str]:
-        """``ok``, or what is wrong, by part. At most a second old."""
+        """``ok`` or ``not ready``, by part. At most a second old; the log has what is wrong.
+
+        Everybody may ask, so nobody is told more: errors name files and what is in the process.
+        """
         async with self._asking:
             if time.monotonic() - self._at >= _FRESH:
                 parts = {
@@ -74,9 +80,24 @@ class Health:
                     *(asyncio.wait_for(part, _PATIENCE) for part in parts.values()),
                     return_exceptions=True,
                 )
-                self._found = {name: _told(of) for name, of in zip(parts, told, strict=True)}
+                wrong = {
+                    name: _problem(of)
+                    for name, of in zip(parts, told, strict=True)
+                    if isinstance(of, BaseException)
+                }
+                self._log(wrong)
+                self._found = {name: _NOT if name in wrong else "ok" for name in parts}
                 self._at = time.monotonic()
             return dict(self._found)
+
+    def _log(self, wrong: dict[str, str]) -> None:
+        """Says what is wrong once, and not with every probe, for as long as it is the same."""
+        for name, problem in wrong.items():
+            if self._logged.get(name) != problem:
+                logger.error("the %s is not ready: %s", name, problem)
+        for name in self._logged.keys() - wrong.keys():
+            logger.info("the %s is ready again", name)
+        self._logged = wrong
 
     async def _upstream(self, scope: Scope) -> None:
         status, _ = await asked(self._app, scope, "GET", _UPSTREAM)
@@ -135,7 +156,7 @@ class Operations:
         if self._health.draining:
             checks["server"] = "is shutting down"
         wrong = [name for name, told in checks.items() if told != "ok"]
-        status = {"status": "not ready" if wrong else "ready", "checks": checks}
+        status = {"status": _NOT if wrong else "ready", "checks": checks}
         await respond(send, 503 if wrong else 200, status)
 
     async def _tell(self, scope: Scope, send: Send) -> None:
@@ -186,7 +207,7 @@ class Operations:
         await respond(send, 413, error_body(text, "invalid_request_error", 413))
 
 
-def _told(of: object) -> str:
-    if isinstance(of, TimeoutError):
+def _problem(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
         return f"no answer in {_PATIENCE:g} s"
-    return f"{type(of).__name__}: {of}" if isinstance(of, BaseException) else "ok"
+    return f"{type(error).__name__}: {error}"

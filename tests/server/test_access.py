@@ -216,12 +216,16 @@ def test_a_memedit_key_and_member_go_no_further_than_memedit(
     front: Front, keys: Keys, upstream: Scripted
 ) -> None:
     secret = keys.add("all", "admin")[1]
-    for headers in ({"x_memedit_key": secret}, {"authorization": f"Bearer {secret}"}):
+    for headers in (
+        {"x_memedit_key": secret},
+        {"authorization": f"Bearer {secret}"},
+        {"x_api_key": secret},
+    ):
         got = ask(front, {"namespace": THEIRS, "explain": True}, **headers)
         assert got.headers["x-memedit-edits"] == "capital"
         assert upstream.headers
         assert secret not in repr(upstream.headers)
-    assert len(upstream.asked) >= 2
+    assert len(upstream.asked) >= 3
     assert '"memedit"' not in json.dumps([body for _, body in upstream.asked])
 
 
