@@ -7,9 +7,10 @@ wrapper, batches and ``memedit explain``.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, Self
 
 from memedit.protocols import Candidate, Considered, Decision, ScopeClassifier
 
@@ -85,6 +86,12 @@ class Router:
             self._decision(query, candidates, [float(p) for p in probabilities], timings)
             for query, candidates, probabilities in zip(queries, found, scored, strict=True)
         ]
+
+    def over(self, memory: Candidates) -> Self:
+        """The same router over another memory."""
+        other = copy.copy(self)
+        other._memory = memory
+        return other
 
     def _decision(
         self,

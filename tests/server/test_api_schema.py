@@ -59,7 +59,7 @@ OPERATIONS = [
     ("GET", EDITS),
     ("POST", EDITS),
     *(("POST", f"{EDITS}/{name}") for name in ("search", "explain", "import")),
-    *(("GET", f"{EDITS}/{name}") for name in ("history", "conflicts", "audit", "export")),
+    *(("GET", f"{EDITS}/{name}") for name in ("history", "conflicts", "audit", "export", "key")),
     *(("GET", f"{EDITS}/{{edit_id}}{name}") for name in ("", "/history", "/conflicts")),
     *(("POST", f"{EDITS}/{{edit_id}}/{name}") for name in ("supersede", "revert", "restore")),
 ]
