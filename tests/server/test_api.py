@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -406,7 +407,7 @@ def test_the_history_of_a_namespace_goes_on_where_it_was(client: TestClient) -> 
     assert said == [*(("add", edit_id) for edit_id in made), ("revert", made[0])]
     assert found[0][1]["statement"] == "The code of City1 is C1."
     newest = pages(client, f"{EDITS}/history", order="desc", limit=3)
-    assert sum(newest, []) == sum(found, [])[::-1]
+    assert list(chain(*newest)) == list(chain(*found))[::-1]
     # What happens meanwhile neither repeats nor hides anything.
     first = client.get(f"{EDITS}/history", params={"order": "desc", "limit": 3}).json()
     client.post(f"{EDITS}/{made[0]}/restore")

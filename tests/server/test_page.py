@@ -99,3 +99,35 @@ def test_every_field_has_a_label() -> None:
         found = re.search(r'\bid="([\w-]+)"', field)
         inside = re.search(rf"<label[^>]*>{re.escape(field)}", page)
         assert inside or (found and found.group(1) in labelled), field
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_contrast(scheme: str) -> None:
+    """At least 4.5 to 1, as WCAG asks of text, and 3 to 1 around fields."""
+    css = SOURCES["page.css"]
+    blocks = [
+        dict(re.findall(r"--([\w-]+): (#\w{6});", b))
+        for b in re.findall(r":root {(.*?)}", css, re.S)
+    ]
+    assert len(blocks) == 2
+    colours = blocks[0] if scheme == "light" else blocks[0] | blocks[1]
+
+    def contrast(one: str, other: str) -> float:
+        dark, light = sorted(luminance(colours[name]) for name in (one, other))
+        return (light + 0.05) / (dark + 0.05)
+
+    for text in ("ink", "dim", "accent", "good", "bad", "plan", "gone"):
+        for behind in ("ground", "panel", *(("wash",) if text in ("ink", "dim", "accent") else ())):
+            assert contrast(text, behind) >= 4.5, (text, behind, contrast(text, behind))
+    assert contrast("on-accent", "accent") >= 4.5
+    assert contrast("ink", "mark") >= 4.5
+    assert contrast("edge", "panel") >= 3
+    # Buttons that undo are red, with the same writing.
+    assert contrast("on-accent", "bad") >= 4.5
+
+
+def luminance(colour: str) -> float:
+    """Of a colour in sRGB (WCAG 2.2, relative luminance)."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
