@@ -122,6 +122,7 @@ class Operator:
         """Signs in, by keyboard."""
         self.page.goto(f"{self.front.url}{PAGE}#{view}")
         expect(self.page.get_by_label("Admin key")).to_be_focused()
+        self.page.keyboard.press("Control+A")
         self.page.keyboard.type(secret)
         self.page.keyboard.press("Enter")
         expect(self.page.locator("#top")).to_be_visible()
@@ -215,7 +216,7 @@ def test_all_that_matters_is_done_with_the_keyboard(comes: Comes, front: Front) 
     assert front.memory.get("lyon").state == "superseded"
 
     keys.press("r")
-    expect(page.get_by_label("Reason")).to_be_focused()
+    expect(page.locator("#why")).to_be_focused()
     keys.type("they moved back")
     keys.press("Enter")
     operator.see("#toast", "lyon answers again")
@@ -255,7 +256,7 @@ def test_a_dry_run_is_of_what_is_written_and_each_form_adds(comes: Comes, front:
     operator = comes()
     page = operator.page
     operator.sign_in(operator.key(), "add")
-    page.get_by_text("Parts", exact=True).click()
+    page.get_by_role("radio", name="Parts").check()
     page.get_by_label("Subject").fill("Spain")
     page.get_by_label("Target").fill("Vigo")
     page.get_by_role("button", name="Dry run").click()
@@ -271,10 +272,10 @@ def test_a_dry_run_is_of_what_is_written_and_each_form_adds(comes: Comes, front:
     page.get_by_role("button", name="Add", exact=True).click()
     operator.see("#detail h2", "Jaca")
     page.get_by_role("link", name="Add", exact=True).click()
-    page.get_by_text("Question", exact=True).click()
+    page.get_by_role("radio", name="Question").check()
     page.get_by_label("Question", exact=True).last.fill("Who wrote Hamlet?")
     page.get_by_label("Answer", exact=True).fill("Marlowe")
-    page.get_by_text("More", exact=True).click()
+    page.locator("#new summary").click()
     page.get_by_label("Aliases").fill("The Prince | Hamlet, Prince")
     page.get_by_label("Answers until").fill("2099-01-02T03:04")
     page.get_by_role("button", name="Add", exact=True).click()
@@ -304,9 +305,9 @@ def test_the_playground_shows_decision_evidence_and_both_answers(
     operator.see("#decision .reasons", "names 'France'")
     operator.see("#evidence mark >> nth=0", "The capital of France is Lyon.")
     operator.see("#played", "With edits: Lyon, now.")
-    plain, edited = sorted(
-        (body for path, body in upstream.asked if path == CHAT), key=lambda body: len(str(body))
-    )
+    # One more may have been sent ahead of its decision, and left.
+    bodies = sorted(upstream.bodies(CHAT), key=lambda body: len(str(body)))
+    plain, edited = bodies[0], bodies[-1]
     assert plain["messages"] == [{"role": "user", "content": FRANCE}]
     assert "Lyon" in edited["messages"][-1]["content"]
     shown = page.locator("#evidence .turns li p").last.text_content()
@@ -344,11 +345,11 @@ def test_edits_are_found_by_words_by_meaning_and_by_state(comes: Comes, front: F
     page.get_by_role("searchbox").fill("no such thing")
     operator.see("#rows", "No edit matches.")
     page.get_by_role("searchbox").fill("capital of France")
-    page.get_by_text("Meaning").click()
+    page.get_by_role("radio", name="Meaning").check()
     operator.see("#rows li >> nth=0", "The capital of France is Lyon.")
     operator.see("#rows li >> nth=0", "cosine")
-    page.get_by_text("Words").click()
-    page.get_by_label("State").select_option("superseded")
+    page.get_by_role("radio", name="Words").check()
+    page.get_by_label("State", exact=True).select_option("superseded")
     operator.see("#rows", "The capital of France is Nice.")
     operator.see("#rows .chip", "superseded")
     page.locator("#rows a").first.click()
@@ -389,7 +390,7 @@ def test_hostile_text_is_text(comes: Comes, front: Front) -> None:
     assert page.locator("main img[src=x], main script, main svg").count() == 0
     assert page.evaluate("window.pwned") is None
     # Were a script of the page to make markup of it, the browser would not.
-    with pytest.raises(playwright.Error, match="TrustedHTML"):
+    with page.expect_console_message(), pytest.raises(playwright.Error, match="TrustedHTML"):
         page.evaluate("text => { document.body.innerHTML = text }", HOSTILE)
     operator.wrong.clear()
 

@@ -40,6 +40,9 @@ function headers(more = {}) {
   const found = { ...more };
   if (session.key) found["x-memedit-key"] = session.key;
   if (session.server) found.authorization = `Bearer ${session.server}`;
+  if (Object.values(found).some((value) => /[^\x20-\x7e]/.test(value))) {
+    throw new Error("a key or the namespace has characters that no header carries");
+  }
   return found;
 }
 

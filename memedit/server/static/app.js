@@ -106,7 +106,7 @@ async function go() {
   }
   document.title = `${$(`${view}-title`).textContent} · memedit`;
   if (view === "edits") {
-    const id = decodeURIComponent(rest.join("/"));
+    const id = decoded(rest.join("/"));
     if (fresh) await edits.list();
     await edits.show(id, { focus: !fresh || id !== "" });
     if (seeking) seek();
@@ -118,6 +118,15 @@ async function go() {
       $("history-title").focus();
       await history.show();
     }
+  }
+}
+
+/** An id out of an address, which somebody may have mistyped. */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
   }
 }
 

@@ -1,6 +1,7 @@
 // A prompt: the decision on it, what is sent on, and the answers with and without edits.
 
 import { answer, api, keepSession, models, session } from "./api.js";
+import { watch } from "./counters.js";
 import { $, fill, h, meta, plural, problem, said } from "./dom.js";
 
 let running = null;
@@ -16,6 +17,7 @@ export function setUp() {
     session.server = $("ask-server-key").value.trim();
     keepSession();
     offerModels();
+    watch();
   });
 }
 
