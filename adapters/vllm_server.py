@@ -31,6 +31,7 @@ from memedit.server.api import edits_api
 from memedit.server.app import Served, prepared
 from memedit.server.asgi import ASGIApp, Receive, Scope, Send
 from memedit.server.door import PATH
+from memedit.server.page import Page
 
 MIDDLEWARE = "memedit.adapters.vllm_server.Middleware"
 
@@ -58,9 +59,9 @@ class Middleware:
 
 
 class EndpointPlugin:
-    """What vLLM's ``vllm.endpoint_plugins`` names: adds the edits API to vLLM's application.
+    """What vLLM's ``vllm.endpoint_plugins`` names: adds the edits API, and the page on top of it.
 
-    The routes stand behind vLLM's own key check, which guards ``/v1``: where vLLM has keys, a
+    The API stands behind vLLM's own key check, which guards ``/v1``: where vLLM has keys, a
     caller sends vLLM's as ``Authorization: Bearer`` and memedit's in ``X-Memedit-Key``.
 
     Attributes:
@@ -80,8 +81,9 @@ class EndpointPlugin:
         from starlette.routing import Route
 
         config = load()
-        api = edits_api(_parts(config), config)
+        api, page = edits_api(_parts(config), config), Page()
         app.router.routes += [Route(PATH, api), Route(f"{PATH}/{{path:path}}", api)]
+        app.router.routes += [Route(path, page, methods=["GET"]) for path in page.paths]
 
     async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:
         """Nothing: the routes need no engine."""

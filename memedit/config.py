@@ -153,6 +153,8 @@ class ServerConfig:
         decisions: how many decisions are remembered; 0 for none.
         count_evidence: whether the server's tokenizer is asked how many prompt tokens are evidence.
         edits_in_metrics: how many edits have a counter of their own.
+        recent_prompts: how many recent prompts of each namespace are kept, in main memory alone,
+            for dry runs to say which of them an edit would change; 0 for none.
         log_format: ``text``, or ``json`` for one object a line.
         spans: an OTLP endpoint that gets a span a request, such as
             ``http://127.0.0.1:4318/v1/traces``; empty for none. Needs the extra ``otel``.
@@ -175,6 +177,7 @@ class ServerConfig:
     decisions: int = 8_192
     count_evidence: bool = True
     edits_in_metrics: int = 1_000
+    recent_prompts: Annotated[int, Field(ge=0)] = 0
     log_format: Literal["text", "json"] = "text"
     spans: str = ""
 

@@ -568,6 +568,11 @@ class EditMemory:
         check_namespace(namespace)
         return self._view.journal.events_of(namespace, start, limit)
 
+    def count_events(self, namespace: str) -> int:
+        """How many events :meth:`events` has of a namespace."""
+        check_namespace(namespace)
+        return self._view.journal.count_of(namespace)
+
     def conflicts(self, edit_id: str) -> list[Conflict]:
         """The live or proposed edits that answer the fact of an edit otherwise.
 

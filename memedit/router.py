@@ -7,9 +7,10 @@ wrapper, batches and ``memedit explain``.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, Self
 
 from memedit.edits import Edit
 from memedit.protocols import Candidate, Considered, Decision, Judgement, ScopeClassifier
@@ -95,6 +96,12 @@ class Router:
             self._decision(query, candidates, judgements, timings, threshold)
             for query, candidates, judgements in zip(queries, found, judged, strict=True)
         ]
+
+    def over(self, memory: Candidates) -> Self:
+        """The same router over another memory."""
+        other = copy.copy(self)
+        other._memory = memory
+        return other
 
     def _decision(
         self,

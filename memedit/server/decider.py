@@ -17,6 +17,7 @@ from typing import TypeVar
 from memedit.protocols import Decision
 from memedit.router import Router
 from memedit.server.freshness import Freshness, Stamp
+from memedit.server.recent import RecentPrompts
 
 T = TypeVar("T")
 
@@ -41,6 +42,7 @@ class Decider:
         batch: most queries in one batch.
         freshness: says for how long a decision counts; without one nothing is remembered.
         remembered: how many decisions are.
+        recent: told of every query that is decided on.
     """
 
     def __init__(
@@ -50,11 +52,13 @@ class Decider:
         batch: int = 64,
         freshness: Freshness | None = None,
         remembered: int = 8_192,
+        recent: RecentPrompts | None = None,
     ) -> None:
         self._router = router
         self._batch = batch
         self._freshness = freshness if remembered > 0 else None
         self._remembered = remembered
+        self._recent = recent or RecentPrompts(0)
         self._known: OrderedDict[tuple[str, str], tuple[Decision, Stamp]] = OrderedDict()
         self._version: object = None
         self._waiting: list[_Waiting] = []
@@ -85,6 +89,7 @@ class Decider:
             found.append(decision)
         for query in queries:
             self._known.move_to_end((namespace, query))
+        self._recent.saw(queries, namespace)
         return found
 
     async def decide(self, queries: Sequence[str], namespace: str) -> list[Decision]:
@@ -100,6 +105,7 @@ class Decider:
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
         decisions = await result
+        self._recent.saw(queries, namespace)
         if stamp is not None:
             self._remember(queries, namespace, decisions, stamp)
         return decisions

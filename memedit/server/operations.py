@@ -1,4 +1,4 @@
-"""What an operator asks of a server: is it alive, is it ready, what has it done so far.
+"""What an operator asks of a server: is it alive, is it ready, what has it done, the page.
 
 In front of the middleware, so that these paths answer whatever goes on behind them.
 """
@@ -28,6 +28,7 @@ from memedit.server.asgi import (
     respond,
 )
 from memedit.server.metrics import Metrics
+from memedit.server.page import Page
 
 logger = logging.getLogger("memedit.server")
 
@@ -110,7 +111,7 @@ class Health:
 
 
 class Operations:
-    """Health, metrics and the limit on bodies, in front of an application.
+    """Health, metrics, the operator's page and the limit on bodies, in front of an application.
 
     Args:
         app: memedit's middleware and what is behind it.
@@ -134,6 +135,7 @@ class Operations:
         self._metrics = metrics
         self._refuse_body = refuse_body
         self._admits = admits
+        self._page = Page()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection's scope."""
@@ -147,6 +149,8 @@ class Operations:
                 return await self._ready(scope, send)
             if path == METRICS:
                 return await self._tell(scope, send)
+            if self._page.has(path):
+                return await self._page(scope, receive, send)
         if self._refuse_body and scope["method"] not in ("GET", "HEAD"):
             return await self._limited(scope, receive, send)
         return await self._app(scope, receive, send)

@@ -75,7 +75,7 @@ def call(client: TestClient, method: str, path: str, edit_id: str, **options: An
 
 def test_the_operations_are_those_that_are_meant_to_be(api: Guarded) -> None:
     found = set(api.operations())
-    assert len(found) == len(api.operations()) == 16
+    assert len(found) == len(api.operations()) == 17
     assert {
         operation for operation in found if operation[0] == "GET" and operation[2] != "read"
     } == {("GET", f"{EDITS}/audit", "admin")}
