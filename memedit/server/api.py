@@ -36,7 +36,7 @@ from memedit.importing import Format, ImportReport, dry_run, import_edits, read_
 from memedit.journal import Event
 from memedit.memory import proposal_of_mapping
 from memedit.planning import Planned, Proposal
-from memedit.prompt import ChatPrompt, TextPrompt
+from memedit.prompt import ASKED, ChatPrompt, TextPrompt
 from memedit.protocols import EditRecord, State
 from memedit.server.api_errors import CODES, ApiError, answer_errors
 from memedit.server.api_models import (
@@ -659,7 +659,7 @@ class _Api:
             tried=len(recent),
             changed=[
                 TriedPrompt(
-                    prompt=recent[one.prompt][0],
+                    prompt=recent[one.prompt][0].rpartition(ASKED)[2],
                     times=recent[one.prompt][1],
                     before=list(one.before),
                     after=list(one.after),

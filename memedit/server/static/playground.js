@@ -134,6 +134,8 @@ function considered(one) {
     h("a", { href: `#edits/${encodeURIComponent(one.id)}`, class: "statement" }, said(one.statement)),
     meta(
       one.mention === null ? "not named" : h("span", {}, "names ", said(one.mention)),
+      one.stated ? h("span", {}, "asks ", said(one.asked), " of ", said(one.stated)) : null,
+      one.relation === null ? null : `relation ${one.relation.toFixed(2)}`,
       one.similarity === null ? null : `cosine ${one.similarity.toFixed(2)}`,
       h("span", { class: "share" }, meter, `${share.toFixed(1)} %`),
     ),
