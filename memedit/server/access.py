@@ -13,6 +13,7 @@ name.
 from __future__ import annotations
 
 import binascii
+import re
 from ipaddress import ip_address
 
 from memedit.server.asgi import Headers, Scope, header
@@ -26,6 +27,9 @@ _API_KEY = b"x-api-key"
 _BEARER = b"bearer "
 _BASIC = b"basic "
 _BEGINNING = f"{PREFIX}-".encode()
+_HINT = re.compile(_BEGINNING + b"|^" + _BASIC, re.IGNORECASE)
+"""What a header has that holds a key, plain or in Basic's form, and few others have."""
+
 _FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip")
 
 
@@ -45,7 +49,13 @@ class Access:
         self._keys = keys
         self._scope = scope
         self._own = own
-        self._secret = _secret(scope["headers"])
+        self._suspects = _suspects(scope["headers"])
+        self._secret = _secret(self._suspects)
+
+    @property
+    def headers(self) -> Headers:
+        """The headers that an upstream may see: those without a memedit key, of whatever worth."""
+        return _without(self._suspects, self._scope["headers"])
 
     def key(self) -> Key | None:
         """The good key that came along, if any did.
@@ -93,19 +103,28 @@ def access_of(scope: Scope) -> Access:
 
 
 def without_secrets(headers: Headers) -> Headers:
-    """The headers that an upstream may see: those without a memedit key, of whatever worth."""
-    return [pair for pair in headers if not _holds_secret(*pair)]
+    """As :attr:`Access.headers`."""
+    return _without(_suspects(headers), headers)
 
 
-def _secret(headers: Headers) -> str | None:
+def _suspects(headers: Headers) -> Headers:
+    """The headers that need a closer look: most requests have none."""
+    return [pair for pair in headers if pair[0] == _KEY or _HINT.search(pair[1])]
+
+
+def _without(suspects: Headers, headers: Headers) -> Headers:
+    guilty = [pair for pair in suspects if _holds_secret(*pair)]
+    return [pair for pair in headers if pair not in guilty] if guilty else headers
+
+
+def _secret(suspects: Headers) -> str | None:
     """The memedit key that came with a request; ``X-Memedit-Key`` goes first."""
-    found = sorted(headers, key=lambda pair: pair[0].lower() != _KEY)
+    found = sorted(suspects, key=lambda pair: pair[0] != _KEY)
     return next((s for pair in found if (s := _secret_in(*pair)) is not None), None)
 
 
 def _secret_in(name: bytes, value: bytes) -> str | None:
     """The memedit key that a header sends; a token of another form is none of memedit's."""
-    name = name.lower()
     if name == _KEY:
         return value.strip().decode("latin-1")
     if name == b"authorization" and value[: len(_BEARER)].lower() == _BEARER:

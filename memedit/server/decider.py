@@ -59,31 +59,39 @@ class Decider:
         self._freshness = freshness if remembered > 0 else None
         self._remembered = remembered
         self._recent = recent or RecentPrompts(0)
-        self._known: OrderedDict[tuple[str, str], tuple[Decision, Stamp]] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str], tuple[Decision, float]] = OrderedDict()
         self._version: object = None
         self._waiting: list[_Waiting] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="memedit-decide")
         self._worker: asyncio.Task[None] | None = None
 
-    def known(self, queries: Sequence[str], namespace: str) -> list[Decision] | None:
-        """What was decided on these queries, where it is known of all of them and still true."""
-        if self._freshness is None:
+    def stamp(self) -> Stamp | None:
+        """How things stand now; ``None`` where nothing can be remembered."""
+        return None if self._freshness is None else self._freshness.stamp()
+
+    def known(
+        self, queries: Sequence[str], namespace: str, stamp: Stamp | None
+    ) -> list[Decision] | None:
+        """What was decided on these queries, where it is known of all of them and still true.
+
+        Args:
+            queries: of one request.
+            namespace: whose edits.
+            stamp: of now.
+        """
+        if stamp is None:
             return None
-        current = self._freshness.now()
-        if current is None:
-            return None
-        version, now = current
-        if version != self._version:
+        if stamp.version != self._version:
             self._known.clear()
-            self._version = version
+            self._version = stamp.version
             return None
         found = []
         for query in queries:
             entry = self._known.get((namespace, query))
             if entry is None:
                 return None
-            decision, (_, until) = entry
-            if until <= now:
+            decision, until = entry
+            if until <= stamp.now:
                 del self._known[namespace, query]
                 return None
             found.append(decision)
@@ -92,14 +100,20 @@ class Decider:
         self._recent.saw(queries, namespace)
         return found
 
-    async def decide(self, queries: Sequence[str], namespace: str) -> list[Decision]:
+    async def decide(
+        self, queries: Sequence[str], namespace: str, stamp: Stamp | None = None
+    ) -> list[Decision]:
         """One decision per query, in their order.
+
+        Args:
+            queries: of one request.
+            namespace: whose edits.
+            stamp: from before the decision, so that what is committed meanwhile shows as a change;
+                without one the decisions are not remembered.
 
         Raises:
             MemeditError: as :meth:`Router.decide`.
         """
-        # Before it is made: what is committed meanwhile must show as a change.
-        stamp = self._freshness.stamp() if self._freshness is not None else None
         result: asyncio.Future[list[Decision]] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(queries, namespace, result))
         if self._worker is None or self._worker.done():
@@ -123,13 +137,12 @@ class Decider:
     def _remember(
         self, queries: Sequence[str], namespace: str, decisions: Sequence[Decision], stamp: Stamp
     ) -> None:
-        version, _ = stamp
-        if version != self._version:
+        if stamp.version != self._version:
             self._known.clear()
-            self._version = version
+            self._version = stamp.version
         for query, decision in zip(queries, decisions, strict=True):
             if len(query) <= _LONGEST:
-                self._known[namespace, query] = (replace(decision, timings={}), stamp)
+                self._known[namespace, query] = (replace(decision, timings={}), stamp.until)
         while len(self._known) > self._remembered:
             self._known.popitem(last=False)
 

@@ -141,7 +141,7 @@ class Guard:
 
     def _asked(self, scope: Scope, key: Key) -> str:
         """The namespace that a request is about."""
-        named = [v.decode("latin-1") for k, v in scope["headers"] if k.lower() == NAMESPACE_HEADER]
+        named = [v.decode("latin-1") for k, v in scope["headers"] if k == NAMESPACE_HEADER]
         query = scope["query_string"].decode("latin-1")
         named += parse_qs(query, keep_blank_values=True).get("namespace", [])
         if len(set(named)) > 1:
@@ -224,7 +224,7 @@ class Door:
         except AccessFileError as error:
             await translated(error).response()(scope, receive, send)
             return
-        inner = {**scope, ACCESS: access, "headers": without_secrets(scope["headers"])}
+        inner = {**scope, ACCESS: access, "headers": access.headers}
         await self._app(inner, receive, send)
 
 
