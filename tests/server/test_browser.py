@@ -38,6 +38,11 @@ FLAGS = [
 ]
 
 
+SPILLING = """() => [...document.querySelectorAll(".sheet, .detail, .result, .side, .rows, .top")]
+    .filter((box) => box.scrollWidth > box.clientWidth).map((box) => box.id || box.className)"""
+"""Boxes out of which something sticks, as a script."""
+
+
 def answered(path: str, body: Any) -> Any:
     """A model that knows what its prompt says, and says it in pieces."""
     if path.endswith("/models"):
@@ -498,4 +503,5 @@ def test_it_fits_in_every_window(comes: Comes, front: Front, scheme: str, width:
             operator.see("#played", "With edits")
         wider = page.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert wider <= 0, (view, wider)
+        assert page.evaluate(SPILLING) == [], view
         operator.shoot(f"{view.replace('/', '-')}-{scheme}-{width}")
