@@ -38,6 +38,11 @@ FLAGS = [
 ]
 
 
+SPILLING = """() => [...document.querySelectorAll(".sheet, .detail, .result, .side, .rows, .top")]
+    .filter((box) => box.scrollWidth > box.clientWidth).map((box) => box.id || box.className)"""
+"""Boxes out of which something sticks, as a script."""
+
+
 def answered(path: str, body: Any) -> Any:
     """A model that knows what its prompt says, and says it in pieces."""
     if path.endswith("/models"):
@@ -120,7 +125,7 @@ class Operator:
 
     def sign_in(self, secret: str, view: str = "edits") -> None:
         """Signs in, by keyboard."""
-        self.page.goto(f"{self.front.url}{PAGE}#{view}")
+        self.page.goto(f"{self.front.url}{PAGE}#/{view}")
         expect(self.page.get_by_label("Admin key")).to_be_focused()
         self.page.keyboard.press("Control+A")
         self.page.keyboard.type(secret)
@@ -211,7 +216,7 @@ def test_all_that_matters_is_done_with_the_keyboard(comes: Comes, front: Front) 
     operator.see("#toast", "it answers from now on")
     operator.see("#detail h2", "The capital of France is Metz.")
     expect(page.locator("#detail h2")).to_be_focused()
-    made = page.evaluate("location.hash").removeprefix("#edits/")
+    made = page.evaluate("location.hash").removeprefix("#/edits/")
     assert front.memory.get(made).state == "active"
     assert front.memory.get("lyon").state == "superseded"
 
@@ -280,7 +285,7 @@ def test_a_dry_run_is_of_what_is_written_and_each_form_adds(comes: Comes, front:
     page.get_by_label("Answers until").fill("2099-01-02T03:04")
     page.get_by_role("button", name="Add", exact=True).click()
     operator.see("#detail", "Who wrote Hamlet?")
-    made = front.memory.get(page.evaluate("location.hash").removeprefix("#edits/"))
+    made = front.memory.get(page.evaluate("location.hash").removeprefix("#/edits/"))
     assert made.edit.aliases == ("The Prince", "Hamlet, Prince")
     assert made.expires_at is not None
     assert made.author == "ops"
@@ -490,7 +495,7 @@ def test_it_fits_in_every_window(comes: Comes, front: Front, scheme: str, width:
         ("playground", "#prompt"),
         ("history", "#events li"),
     ):
-        page.goto(f"{front.url}{PAGE}#{view}")
+        page.goto(f"{front.url}{PAGE}#/{view}")
         expect(page.locator(ready).first).to_be_visible()
         if view == "playground":
             page.get_by_label("Prompt", exact=True).fill(f"Who is the mayor of {long}?")
@@ -498,4 +503,5 @@ def test_it_fits_in_every_window(comes: Comes, front: Front, scheme: str, width:
             operator.see("#played", "With edits")
         wider = page.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert wider <= 0, (view, wider)
+        assert page.evaluate(SPILLING) == [], view
         operator.shoot(f"{view.replace('/', '-')}-{scheme}-{width}")

@@ -91,7 +91,7 @@ async function put() {
     forget();
     checked = "";
     announce(`Added ${made.id}: it answers from now on`);
-    location.hash = `edits/${encodeURIComponent(made.id)}`;
+    location.hash = `/edits/${encodeURIComponent(made.id)}`;
   } catch (error) {
     fail(error);
   } finally {

@@ -82,7 +82,7 @@ $("namespace").addEventListener("change", async () => {
     session.namespace = $("namespace").value = session.may.namespace;
     keepSession();
     shown = "";
-    if (location.hash.startsWith("#edits/")) location.hash = "edits";
+    if (location.hash.startsWith("#/edits/")) location.hash = "/edits";
     else await go();
     announce(`Namespace ${session.namespace}`);
   } catch (error) {
@@ -95,13 +95,15 @@ $("namespace").addEventListener("change", async () => {
 
 async function go() {
   if (session.may === null) return;
-  const [name, ...rest] = location.hash.slice(1).split("/");
+  // With a slash, since the browser takes the focus to an element that the address names.
+  if (shown !== "" && !location.hash.startsWith("#/")) return;
+  const [name, ...rest] = location.hash.slice(2).split("/");
   const view = VIEWS.includes(name) ? name : "edits";
   const fresh = view !== shown;
   shown = view;
   for (const one of VIEWS) $(one).hidden = one !== view;
   for (const link of document.querySelectorAll("nav a")) {
-    if (link.hash === `#${view}`) link.setAttribute("aria-current", "page");
+    if (link.hash === `#/${view}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   document.title = `${$(`${view}-title`).textContent} · memedit`;
@@ -161,7 +163,7 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") {
     if (playground.stop()) return;
     if (typing(event.target)) event.target.blur();
-    else if (shown === "edits") location.hash = "edits";
+    else if (shown === "edits") location.hash = "/edits";
     return;
   }
   if (typing(event.target) || !single()) return;
@@ -181,11 +183,11 @@ function press(key) {
   if (key === "/") {
     seeking = true;
     if (shown === "edits") seek();
-    else location.hash = "edits";
+    else location.hash = "/edits";
     return true;
   }
   if (key in LETTERS) {
-    location.hash = LETTERS[key];
+    location.hash = `/${LETTERS[key]}`;
     return true;
   }
   if (shown !== "edits") return false;

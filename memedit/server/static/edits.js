@@ -64,7 +64,7 @@ function nothing(text) {
   if ($("state").value !== "active") return "No edit is in this state.";
   return [
     "No edit is active in this namespace. ",
-    mayWrite() ? h("a", { href: "#add" }, "Add the first one") : null,
+    mayWrite() ? h("a", { href: "#/add" }, "Add the first one") : null,
   ].filter(Boolean);
 }
 
@@ -75,7 +75,7 @@ function row(edit) {
     {},
     h(
       "a",
-      { href: `#edits/${encodeURIComponent(edit.id)}`, "data-id": edit.id },
+      { href: `#/edits/${encodeURIComponent(edit.id)}`, "data-id": edit.id },
       said(edit.statement, "span", { class: "statement" }),
       meta(
         edit.state === "active" ? null : chip(edit.state),
@@ -133,9 +133,9 @@ export async function show(id, { focus = true } = {}) {
   }
 }
 
-const back = () => h("a", { class: "back", href: "#edits" }, "← All edits");
+const back = () => h("a", { class: "back", href: "#/edits" }, "← All edits");
 
-const link = (id) => h("a", { href: `#edits/${encodeURIComponent(id)}` }, said(id, "code"));
+const link = (id) => h("a", { href: `#/edits/${encodeURIComponent(id)}` }, said(id, "code"));
 
 function draw(edit, history, against) {
   const pair = (term, ...values) =>

@@ -28,7 +28,7 @@ const event = (one) =>
     h(
       "div",
       {},
-      said(one.statement, "a", { href: `#edits/${encodeURIComponent(one.edit_id)}` }),
+      said(one.statement, "a", { href: `#/edits/${encodeURIComponent(one.edit_id)}` }),
       meta(said(one.edit_id, "code"), one.author ? said(one.author) : null),
       why(one),
     ),

@@ -38,7 +38,7 @@ export function forget() {
 /** Opens the playground with a prompt in it. */
 export function place(prompt) {
   $("prompt").value = prompt;
-  location.hash = "playground";
+  location.hash = "/playground";
 }
 
 export function stop() {
@@ -131,7 +131,7 @@ function considered(one) {
     "li",
     { class: one.accepted ? "accepted" : null },
     h("span", { class: "mark", "aria-label": one.accepted ? "accepted" : "refused", role: "img" }, one.accepted ? "✓" : "·"),
-    h("a", { href: `#edits/${encodeURIComponent(one.id)}`, class: "statement" }, said(one.statement)),
+    h("a", { href: `#/edits/${encodeURIComponent(one.id)}`, class: "statement" }, said(one.statement)),
     meta(
       one.mention === null ? "not named" : h("span", {}, "names ", said(one.mention)),
       one.stated ? h("span", {}, "asks ", said(one.asked), " of ", said(one.stated)) : null,
@@ -197,7 +197,7 @@ function told(headers) {
   const reason = headers.get("x-memedit-reason");
   return [
     route,
-    ...edits.map((id) => h("a", { href: `#edits/${encodeURIComponent(id)}` }, said(id, "code"))),
+    ...edits.map((id) => h("a", { href: `#/edits/${encodeURIComponent(id)}` }, said(id, "code"))),
     reason && reason !== "bypassed" ? said(reason) : null,
   ];
 }
