@@ -87,7 +87,7 @@ class WrappedLLM:
         prompts = [given] if single else list(given)
         tokenizer = self._llm.get_tokenizer()
         views = [_view(prompt, tokenizer) for prompt in prompts]
-        decisions = self._decisions([view.query if view else "" for view in views])
+        decisions = self._decisions([view.in_context if view else "" for view in views])
         for i, budget in enumerate(self._budgets(call, len(prompts))):
             view = views[i]
             if view is not None and decisions[i].edits:
@@ -109,7 +109,7 @@ class WrappedLLM:
         chats: list[Any] = [given] if single else list(given)
         views = [ChatPrompt(tuple(chat)) for chat in chats]
         resumes = call.arguments.get("continue_final_message", False)
-        decisions = self._decisions(["" if resumes else view.query for view in views])
+        decisions = self._decisions(["" if resumes else view.in_context for view in views])
         render = self._renderer(call)
         for i, budget in enumerate(self._budgets(call, len(chats))):
             if decisions[i].edits:
