@@ -36,7 +36,8 @@ class EditRetriever(BaseRetriever):
         config: the configuration; the environment's by default.
 
     Raises:
-        InvalidInput: ``k`` is below 1, or the namespace is malformed.
+        ValueError: ``k`` is below 1, or the namespace or the configuration is malformed; pydantic's
+            where the retriever is made, an InvalidInput where it is called.
         MemeditError: a part cannot be made, or the memory cannot be read.
     """
 
