@@ -122,7 +122,7 @@ CALLS: dict[str, Call] = {
     "messages of another model": messages(model="nobody", status=404),
     "embeddings": Call("embeddings", {"model": MODEL, "input": "rain"}, status=404),
     "models": Call("models", {}),
-    "one model": Call("model", {"model": MODEL}),
+    "one model": Call("model", {"model": MODEL}, status=404),
     "tokenize": Call("tokenize", {"model": MODEL, "prompt": "Rain is"}),
     "detokenize": Call("detokenize", {"model": MODEL, "tokens": [504, 3575]}),
 }

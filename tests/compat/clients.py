@@ -39,7 +39,7 @@ class OpenAIClient:
         "responses": lambda client: client.responses.create,
         "embeddings": lambda client: client.embeddings.create,
         "models": lambda client: client.models.list,
-        "model": lambda client: client.models.retrieve,
+        "model": lambda client: lambda model: client.models.retrieve(model),
         "tokenize": lambda client: _posting(client, "/tokenize"),
         "detokenize": lambda client: _posting(client, "/detokenize"),
     }
@@ -66,7 +66,10 @@ class AnthropicClient:
     def ask(self, url: str, call: Call) -> Any:
         with anthropic.Anthropic(base_url=url, api_key="none", max_retries=0) as client:
             try:
-                return dumped(client.messages.create(**call.options))
+                # Its newest releases have no argument for the temperature, and the API has.
+                options = dict(call.options)
+                extra = {"temperature": options.pop("temperature")}
+                return dumped(client.messages.create(**options, extra_body=extra))
             except anthropic.APIStatusError as error:
                 return {"refused": error.status_code, "said": error.message, "body": error.body}
 

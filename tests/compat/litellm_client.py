@@ -3,6 +3,7 @@
 Runs with the Python of an environment that has LiteLLM and nothing of memedit.
 """
 
+import asyncio
 import json
 import os
 import sys
@@ -12,22 +13,31 @@ import litellm
 litellm.suppress_debug_info = True
 litellm.num_retries = 0
 
+
+async def messages(**options):
+    """Anthropic's API, which LiteLLM has as a coroutine only; a stream of it comes as bytes."""
+    answer = await litellm.anthropic.messages.acreate(**options)
+    if not options.get("stream"):
+        return answer
+    raw = b"".join([piece async for piece in answer]).decode()
+    lines = [line.partition("data:")[2] for line in raw.splitlines()]
+    return [json.loads(line) for line in lines if line.strip().startswith("{")]
+
+
 CALLS = {
     "chat": (litellm.completion, "openai/", "/v1"),
     "text": (litellm.text_completion, "text-completion-openai/", "/v1"),
     "responses": (litellm.responses, "openai/", "/v1"),
     "embeddings": (litellm.embedding, "openai/", "/v1"),
-    "messages": (litellm.anthropic.messages.create, "anthropic/", ""),
+    "messages": (lambda **options: asyncio.run(messages(**options)), "anthropic/", ""),
 }
 
 
 def dumped(answer):
     if hasattr(answer, "model_dump"):
         return answer.model_dump(mode="json")
-    if isinstance(answer, (dict, str)):
+    if isinstance(answer, dict):
         return answer
-    if isinstance(answer, bytes):
-        return answer.decode()
     return [dumped(event) for event in answer]
 
 

@@ -66,14 +66,24 @@ def client(request: pytest.FixtureRequest) -> Client:
     return found
 
 
-SLOW = pytest.mark.slow
+SHORT = {
+    *("chat", "chat stream with usage", "chat with a JSON schema", "chat with a forced tool"),
+    *("chat of another model", "chat too long", "text of token ids", "text stream", "responses"),
+    *("messages", "embeddings", "models", "tokenize"),
+}
+"""Calls that ``make test`` makes, too."""
 
 
 def cases(calls: dict[str, Call]) -> list[Any]:
-    """Every call with every client that has its method."""
+    """Every call with every client that has its method; but for the first of them, slow ones."""
     kinds = {"openai": OpenAIClient, "anthropic": AnthropicClient, "litellm": LiteLLMClient}
     return [
-        pytest.param(name, client, id=f"{client} {name}", marks=SLOW if client == "litellm" else ())
+        pytest.param(
+            name,
+            client,
+            id=f"{client} {name}",
+            marks=() if name in SHORT and client != "litellm" else pytest.mark.slow,
+        )
         for client, kind in kinds.items()
         for name, call in calls.items()
         if call.api in kind.apis
@@ -177,7 +187,7 @@ def kinds_of(answer: Any) -> Any:
 
 def assert_same(got: Any, wanted: Any, at: str = "answer") -> None:
     """Equal in everything, where numbers that a processor computes may differ by their rounding."""
-    assert type(got) is type(wanted), at
+    assert type(got) is type(wanted), f"{at}: {got} and {wanted}"
     if isinstance(wanted, dict):
         assert got.keys() == wanted.keys(), at
         for key, value in wanted.items():

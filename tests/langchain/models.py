@@ -87,7 +87,7 @@ def chat(url: str, **options: Any) -> Noted:
             "base_url": f"{url}/v1",
             "api_key": "none",
             "temperature": 0,
-            "max_tokens": 16,
+            "max_tokens": 10,
             "max_retries": 0,
             # LangChain's own is shared by all models, and belongs to the loop that used it first.
             "http_async_client": httpx.AsyncClient(),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+import httpx
 import pytest
 
 pytest.importorskip("langchain_openai", reason="LangChain is not installed: use the extra dev")
@@ -38,6 +39,26 @@ def parts(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield assemble(Config(), memory)
 
 
+ARGUMENTS = "vLLM makes the model call a tool, and the arguments it writes are no object"
+UNASKED = "the model calls no tool by itself"
+ENDLESS = "the model comes to no end with its JSON"
+
+LACKING = {
+    "test_tool_calling": ARGUMENTS,
+    "test_tool_calling_async": ARGUMENTS,
+    "test_tool_calling_with_no_arguments": ARGUMENTS,
+    "test_tool_choice": ARGUMENTS,
+    "test_bind_runnables_as_tools": ARGUMENTS,
+    "test_structured_few_shot_examples": ARGUMENTS,
+    "test_structured_output_pydantic_2_v1": ARGUMENTS,
+    "test_unicode_tool_call_integration": ARGUMENTS,
+    "test_structured_output_optional_param": ENDLESS,
+    "test_json_mode": ENDLESS,
+    "test_agent_loop": UNASKED,
+}
+"""Standard tests that need more than SmolLM2-135M can do, as seen with ``ChatOpenAI`` alone."""
+
+
 class Bare(ChatOpenAI):
     """``ChatOpenAI``, which here cannot be serialized either: memedit holds an open file."""
 
@@ -47,10 +68,7 @@ class Bare(ChatOpenAI):
 
 
 class Given:
-    """What is declared for both.
-
-    SmolLM2-135M reads text only. vLLM makes it call a tool or write JSON by force.
-    """
+    """What is declared for both: text only, tools, JSON. What fails of it is in ``LACKING``."""
 
     @property
     def chat_model_class(self) -> type[BaseChatModel]:
@@ -100,13 +118,23 @@ class TestEditedUnit(Edited, Unit, ChatModelUnitTests):
 
 class Integration(Given):
     @pytest.fixture(autouse=True)
-    def _server(self, vllm_server: VllmServer) -> None:
+    def _server(self, vllm_server: VllmServer, request: pytest.FixtureRequest) -> None:
         self.url = f"{vllm_server.plain}/v1"
+        if reason := LACKING.get(request.node.originalname):
+            request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        brief = {"temperature": 0, "max_tokens": 64}
-        return {"model": MODEL, "base_url": self.url, "api_key": "none", **brief}
+        return {
+            "model": MODEL,
+            "base_url": self.url,
+            "api_key": "none",
+            "temperature": 0,
+            "max_tokens": 64,
+            "stream_usage": True,
+            # Each test has an event loop of its own, and LangChain's client is all models' one.
+            "http_async_client": httpx.AsyncClient(),
+        }
 
 
 @pytest.mark.vllm
