@@ -376,7 +376,7 @@ class WrappedChatModel(BaseChatModel):
         """What is sent for each of these inputs, decided on together."""
         prompts = [self._prompt(one) for one in inputs]
         about = [i for i, prompt in enumerate(prompts) if prompt.query.strip()]
-        decisions = self.decide([prompts[i].query for i in about]) if about else []
+        decisions = self.decide([prompts[i].in_context for i in about]) if about else []
         asked = [_Asked([one]) for one in inputs]
         reason = self._keeps_out(options)
         for i, decision in zip(about, decisions, strict=True):

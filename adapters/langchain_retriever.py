@@ -23,9 +23,9 @@ class EditRetriever(BaseRetriever):
     """Finds the edits that a query is about, or the ones nearest to it.
 
     A document's text is the edit's statement. Its metadata has the edit's ``id``, ``subject``,
-    ``relation`` and ``target`` (``None`` where the edit has none), the ``namespace``, as ``score``
-    the cosine of query and edit, in [-1, 1], and with ``in_scope`` the ``probability`` that the
-    query is about the edit, in [0, 1]. The most probable comes first, or the nearest.
+    ``relation`` and ``target`` (``None`` where the edit has none), the ``namespace``, and with
+    ``in_scope`` the ``probability`` that the query is about the edit, in [0, 1], else as ``score``
+    the cosine of query and edit, in [-1, 1]. The most probable comes first, or the nearest.
 
     Attributes:
         memory: an open memory; edits added to it, by whichever process, are found from then on.
@@ -72,7 +72,7 @@ class EditRetriever(BaseRetriever):
             self._look_at(k)
         (decision,) = self._router.decide([query], self.namespace)
         return [
-            self._document(row.edit, {"score": row.cosine, "probability": row.probability})
+            self._document(row.edit, {"probability": row.probability})
             for row in decision.considered
             if row.accepted
         ][:k]

@@ -72,7 +72,7 @@ def test_what_a_document_says(memory: EditMemory) -> None:
     (found,) = EditRetriever(memory=memory).invoke("What is the capital of Japan?")
     assert found.page_content == "The capital of Japan is Osaka."
     assert found.id == "japan"
-    score, probability = found.metadata.pop("score"), found.metadata.pop("probability")
+    probability = found.metadata.pop("probability")
     assert found.metadata == {
         "id": "japan",
         "subject": "Japan",
@@ -80,7 +80,6 @@ def test_what_a_document_says(memory: EditMemory) -> None:
         "target": "Osaka",
         "namespace": "default",
     }
-    assert 0.5 < score <= 1.0
     assert 0.5 < probability <= 1.0
 
 
