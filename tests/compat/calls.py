@@ -18,7 +18,7 @@ CITY = {
 }
 TOOL = {
     "type": "function",
-    "function": {"name": "note", "description": "Notes a city", "parameters": CITY},
+    "function": {"name": "note", "description": "Notes", "parameters": CITY, "strict": True},
 }
 FORCED = {"type": "function", "function": {"name": "note"}}
 RAIN = "Write one sentence about rain, grüß Gott."
@@ -87,11 +87,11 @@ CALLS: dict[str, Call] = {
         max_tokens=32,
     ),
     "chat with a JSON object": chat(response_format={"type": "json_object"}, max_tokens=24),
-    "chat with a forced tool": chat(tools=[TOOL], tool_choice=FORCED, max_tokens=32),
+    "chat with a forced tool": chat(tools=[TOOL], tool_choice=FORCED, max_tokens=64),
     "chat stream with a forced tool": chat(
-        tools=[TOOL], tool_choice=FORCED, max_tokens=32, stream=True
+        tools=[TOOL], tool_choice=FORCED, max_tokens=64, stream=True
     ),
-    "chat with a required tool": chat(tools=[TOOL], tool_choice="required", max_tokens=48),
+    "chat with a required tool": chat(tools=[TOOL], tool_choice="required", max_tokens=64),
     "chat with a tool's result": Call(
         "chat",
         {

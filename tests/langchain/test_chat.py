@@ -375,7 +375,7 @@ def test_evidence_stays_out_of_answers_that_show_the_prompt(
 def test_tools_are_bound_as_the_model_binds_them(
     vllm_server: VllmServer, memory: EditMemory
 ) -> None:
-    bare = chat(vllm_server.plain, max_tokens=48)
+    bare = chat(vllm_server.plain, max_tokens=80)
     llm = memedit.wrap(bare, memory)
     bound, own = (
         llm.bind_tools([TOOL], tool_choice="any"),
@@ -401,7 +401,7 @@ def test_tools_are_bound_as_the_model_binds_them(
 def test_structured_output_is_made_as_the_model_makes_it(
     vllm_server: VllmServer, memory: EditMemory, method: str, include_raw: bool
 ) -> None:
-    bare = chat(vllm_server.plain, max_tokens=48)
+    bare = chat(vllm_server.plain, max_tokens=80)
     llm = memedit.wrap(bare, memory)
     schema = {"title": "note", "description": "A city", **TOOL["function"]["parameters"]}
     options = {"method": method, "include_raw": include_raw, "strict": True}
