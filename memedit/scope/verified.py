@@ -271,16 +271,26 @@ _DETERMINED = re.compile(
 )
 
 
+_STEM = re.compile(r"(.*\[MASK\].* [a-z]+|\[MASK\] [a-z]+) [A-Z][\w.’'-]*(?: [A-Z][\w.’'-]*)*$")
+
+
 @functools.lru_cache(maxsize=65_536)
 def _masked_key(key: str, names: tuple[str, ...]) -> str:
     return masked(key, mentions(key, names), (0, len(key)))
 
 
 def stated_relation(edit: Edit) -> str:
-    """The edit's key with :data:`MASK` for the subject; the key itself where it has none."""
+    """The edit's key with :data:`MASK` for the subject; the key itself where it has none.
+
+    Of a sentence that nobody could divide the name at its end is left out, which is the answer
+    rather than the relation ("[MASK] is employed by Acme").
+    """
     if edit.prompt is not None and edit.subject is not None:
         return edit.prompt.replace("{}", MASK).strip()
-    return _masked_key(edit.key, edit.names)
+    key = _masked_key(edit.key, edit.names)
+    if edit.question is None and (stem := _STEM.match(key)):
+        return stem[1]
+    return key
 
 
 def turned_relation(edit: Edit) -> str | None:

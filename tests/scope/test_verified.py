@@ -220,7 +220,14 @@ def test_hostile_texts_are_only_text(scope: VerifiedScope, encoder: SentenceEnco
 
 def test_the_key_loses_its_subject() -> None:
     assert stated_relation(EDITS[0]) == "The capital of [MASK] is"
-    assert stated_relation(EDITS[-1]) == "[MASK] is employed by British Broadcasting Corporation"
+    assert stated_relation(EDITS[-1]) == "[MASK] is employed by"
+    for statement, stem in (
+        ("Ann Li married Bo Li", "[MASK] married"),
+        ("Ann Li is kind.", "[MASK] is kind."),
+        ("The dog of Ann Li is Rex", "The dog of [MASK] is"),
+        ("Rex belongs to Ann Li", "Rex belongs to [MASK]"),
+    ):
+        assert stated_relation(Edit("x", statement, "Ann Li")) == stem
 
 
 def test_weights_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
