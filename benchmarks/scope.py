@@ -3,6 +3,7 @@
     python benchmarks/scope.py report [--data DIR] [--seed N]   writes benchmarks/results/scope.json
     python benchmarks/scope.py hard                             adds the hand-written prompts
     python benchmarks/scope.py speed [--edits N]                adds the time of decisions
+    python benchmarks/scope.py table                            what docs/scope.md shows of it
 
 Only texts of the ``report`` parts count (see memedit/training/worlds.py); every threshold, the
 baselines' too, comes from ``hold``. CounterFact's 11,919 train and dev edits are live together,
@@ -409,16 +410,61 @@ def _many(base: Sequence[World], count: int) -> World:
     return World(f"{count} edits", edits, [], main.cases)
 
 
+# what is shown
+
+ROWS = (
+    ("CounterFact prompts, right edit", "counterfact", "prompt", "right"),
+    ("CounterFact rephrases, right edit", "counterfact", "rephrase", "right"),
+    ("CounterFact rephrases, wrong edit", "counterfact", "rephrase", "wrong"),
+    ("CounterFact locality prompts, fires", "counterfact", "locality", "fires"),
+    ("real search questions, fires", "counterfact", "search question", "fires"),
+    ("PokeMQA questions, right edit", "pokemqa", "question", "right"),
+    ("PokeMQA questions, wrong edit", "pokemqa", "question", "wrong"),
+    ("wiki_counterfact, alias of the subject, right edit", "wiki_counterfact", "alias", "right"),
+    ("wiki_counterfact, same subject and another relation, fires", "wiki_counterfact",
+     "other relation", "fires"),
+    ("zsRE rephrases, right edit", "zsre", "rephrase", "right"),
+    ("zsRE, same subject and another relation, fires", "zsre", "other relation", "fires"),
+)  # fmt: skip
+
+
+def show(made: dict[str, Any]) -> None:
+    """The tables of docs/scope.md, in Markdown."""
+    ways = {**made["baselines"], "**memedit**": made["memedit"]}
+    print("| | n |", " | ".join(ways), "|")
+    print("|---" * (len(ways) + 2) + "|")
+    for name, world, kind, outcome_ in ROWS:
+        cells = [way.get(f"{world} report", {}).get(kind) for way in ways.values()]
+        n = next(cell["n"] for cell in cells if cell)
+        shown = [f"{cell[outcome_]['percent']:.1f} %" if cell else "" for cell in cells]
+        shown[-1] = f"**{made['memedit'][f'{world} report'][kind][outcome_]['percent']:.2f} %**"
+        print(f"| {name} | {n:,} | " + " | ".join(shown) + " |")
+    print("\n| kind | in scope | | out of scope | |\n|---|---|---|---|---|")
+    for kind, parts in made.get("hard", {}).get("kinds", {}).items():
+        cells = []
+        for side in ("in scope", "out of scope"):
+            rows = [part[side] for part in parts.values() if side in part]
+            n, right = sum(row["n"] for row in rows), sum(row["right"] for row in rows)
+            cells += [f"{right} of {n}", f"{100 * right / n:.0f} %"] if n else ["", ""]
+        print(f"| {kind.replace('_', ' ')} | " + " | ".join(cells) + " |")
+    for name, row in made.get("speed", {}).items():
+        print(f"\n{name}: {row}", end="")
+    print()
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=("report", "hard", "speed"))
+    parser.add_argument("what", choices=("report", "hard", "speed", "table"))
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("MEMEDIT_DATA", "data")))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--edits", type=int, default=100_000)
     parser.add_argument("--without-baselines", action="store_true", help="only memedit's own rows")
     given = parser.parse_args()
     before = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    if given.what == "table":
+        show(before)
+        return
     if given.what == "report":
         kept = {k: before[k] for k in ("hard", "speed") if k in before}
         made = kept | report(given.data, given.seed, without_baselines=given.without_baselines)
