@@ -130,6 +130,11 @@ WAYS: dict[str, Callable[[Any, Any], Any]] = {
         RUNNER.run(gathered(model.astream_events(given, version="v2")))
     ),
 }
+QUICK = ("invoke", "astream", "agenerate", "stream_events")
+"""Ways that ``make test`` goes, too."""
+
+EVERY = [pytest.param(way, marks=() if way in QUICK else pytest.mark.slow, id=way) for way in WAYS]
+
 SILENT = ("stream_events", "astream_events", "events v2")
 """Ways in whose results do not say which edits took part."""
 
@@ -138,7 +143,7 @@ def chats(text: str) -> list[Any]:
     return [SystemMessage("Be brief."), HumanMessage(text)]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", EVERY)
 def test_what_no_edit_is_about_reaches_the_model_as_the_same_object(
     llm: WrappedChatModel, bare: Noted, way: str
 ) -> None:
@@ -170,7 +175,7 @@ def test_every_form_of_input_stays_what_it_is(
     assert bare.calls[-1][1] is given
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", EVERY)
 def test_what_an_edit_is_about_is_answered_by_it(
     llm: WrappedChatModel, bare: Noted, way: str
 ) -> None:
@@ -286,32 +291,34 @@ def test_evidence_goes_to_the_last_question_behind_tool_calls(
     assert [one is other for one, other in zip(sent, given, strict=True)].count(False) == 1
 
 
+def full(words: int, ask: str = ASK) -> list[Any]:
+    """A conversation of so many words before its question."""
+    return [HumanMessage("Say" + " rain" * words), AIMessage("rain"), HumanMessage(ask)]
+
+
+@pytest.fixture(scope="module")
+def most(vllm_server: VllmServer) -> int:
+    """How many words fill the context up, with room for the question and four tokens."""
+    model = chat(vllm_server.plain, max_tokens=4)
+    used = model.invoke(full(100)).usage_metadata["input_tokens"]
+    found: int = MAX_LEN - 4 - (used - 100)
+    while True:
+        try:
+            model.invoke(full(found + 1))
+        except openai.BadRequestError:
+            return found
+        found += 1
+
+
 class TestRefusals:
     """What the server refuses with evidence is sent with less of it, and at last without."""
-
-    @pytest.fixture(scope="class")
-    def most(self, vllm_server: VllmServer) -> int:
-        """How many words fill the context up, with room for the question and four tokens."""
-        model = chat(vllm_server.plain, max_tokens=4)
-        used = model.invoke(self.full(100)).usage_metadata["input_tokens"]
-        found: int = MAX_LEN - 4 - (used - 100)
-        while True:
-            try:
-                model.invoke(self.full(found + 1))
-            except openai.BadRequestError:
-                return found
-            found += 1
-
-    @staticmethod
-    def full(words: int, ask: str = ASK) -> list[Any]:
-        return [HumanMessage("Say" + " rain" * words), AIMessage("rain"), HumanMessage(ask)]
 
     @pytest.mark.parametrize("way", ["invoke", "astream", "generate", "stream_events"])
     def test_no_room_for_evidence(
         self, vllm_server: VllmServer, memory: EditMemory, most: int, way: str
     ) -> None:
         bare = chat(vllm_server.plain, max_tokens=4)
-        given = self.full(most)
+        given = full(most)
         wanted = WAYS[way](bare, given)
         del bare.calls[:]
         got = WAYS[way](memedit.wrap(bare, memory), given)
@@ -329,7 +336,7 @@ class TestRefusals:
         self, vllm_server: VllmServer, memory: EditMemory, most: int
     ) -> None:
         bare = chat(vllm_server.plain, max_tokens=4)
-        got = memedit.wrap(bare, memory).invoke(self.full(most - 50, "The capital of France is"))
+        got = memedit.wrap(bare, memory).invoke(full(most - 50, "The capital of France is"))
         sent = [one for _, one, _ in bare.calls]
         lengths = [len(one) for one in sent]
         assert len(lengths) > 1
@@ -396,6 +403,7 @@ def test_tools_are_bound_as_the_model_binds_them(
     assert options["tools"] == own.kwargs["tools"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
 @pytest.mark.parametrize("include_raw", [False, True])
 def test_structured_output_is_made_as_the_model_makes_it(
