@@ -262,7 +262,7 @@ def test_a_dry_run_is_of_what_is_written_and_each_form_adds(comes: Comes, front:
     page = operator.page
     operator.sign_in(operator.key(), "add")
     page.get_by_role("radio", name="Parts").check()
-    page.get_by_label("Subject").fill("Spain")
+    page.get_by_label("Subject", exact=True).fill("Spain")
     page.get_by_label("Target").fill("Vigo")
     page.get_by_role("button", name="Dry run").click()
     operator.see("#new-problem", "prompt")

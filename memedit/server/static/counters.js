@@ -88,7 +88,7 @@ function show(now) {
       cell("Edited", number(now.edited), h("small", {}, share)),
       cell("Live edits", number(now.live)),
       cell("In flight", number(now.flying), null, "calm"),
-      cell("Decision", now.milliseconds === null ? "–" : now.milliseconds.toFixed(1), h("small", {}, " ms")),
+      cell("Decision", now.milliseconds === null ? "–" : now.milliseconds.toFixed(1), now.milliseconds === null ? null : h("small", {}, " ms")),
       cell("Failures", number(now.failed), null, now.failed ? "bad" : "calm"),
       cell("Refused", number(now.refused), null, "calm"),
     ),
