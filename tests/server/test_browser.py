@@ -196,7 +196,7 @@ def test_all_that_matters_is_done_with_the_keyboard(comes: Comes, front: Front) 
     operator = comes()
     keys, page = operator.page.keyboard, operator.page
     operator.sign_in(operator.key())
-    operator.see("#found", "2 edits")
+    operator.see("#found", "3 edits")
 
     keys.press("a")
     expect(page.get_by_label("Statement")).to_be_focused()
@@ -344,7 +344,7 @@ def test_edits_are_found_by_words_by_meaning_and_by_state(comes: Comes, front: F
     operator.sign_in(operator.key("read"))
     operator.see("#found", "50 edits, and more")
     page.get_by_role("button", name="More").click()
-    operator.see("#found", "62 edits")
+    operator.see("#found", "63 edits")
     page.get_by_role("searchbox").fill("LYON")
     operator.see("#found", "1 edit")
     page.get_by_role("searchbox").fill("no such thing")
@@ -457,7 +457,7 @@ def test_counters_are_asked_for_only_while_the_tab_is_seen(comes: Comes, front: 
     def asked() -> int:
         return sum(url.endswith("/memedit/metrics") for url in operator.asked)
 
-    expect(value("Live edits")).to_have_text("3")
+    expect(value("Live edits")).to_have_text("4")
     expect(value("Prompts")).to_have_text("0")
     body = {"messages": [{"role": "user", "content": FRANCE}]}
     httpx.post(f"{front.url}{CHAT}", json=body)
