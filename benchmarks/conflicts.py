@@ -57,6 +57,7 @@ from memedit.edits import Edit, sentence, structured
 from memedit.encoders import SentenceEncoder
 from memedit.errors import InvalidEdit
 from memedit.scope import RelationVerifier
+from memedit.scope.relation import shipped
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "memedit" / "conflicts.json"
@@ -459,12 +460,16 @@ def train(folder: Path, seed: int, judges: Judges) -> dict[str, Any]:
 def measure(pairs: Sequence[Pair], judges: Judges, cut: float) -> dict[str, Any]:
     """The share of pairs that count as one fact, by kind and way of telling."""
     similar = judges.alike(pairs)
+    known = list(zip(pairs, Judges(judges.encoder, shipped()).alike(pairs), strict=True))
     kinds: dict[str, Any] = {}
     for kind in dict.fromkeys(p.kind for p in pairs):
         some = [(p, c) for p, c in zip(pairs, similar, strict=True) if p.kind == kind]
         kinds[kind] = {
             "n": len(some),
             "memedit.conflicts": _share([same_fact(p.new, p.old, c).same for p, c in some]),
+            "with the verifier that ships": _share(
+                [same_fact(p.new, p.old, c).same for p, c in known if p.kind == kind]
+            ),
             "words alone": _share([same_fact(p.new, p.old).same for p, _ in some]),
             "cosine alone": _share(
                 [conflicts.share_subject(p.new, p.old) and c.cosine >= cut for p, c in some]
