@@ -2,11 +2,14 @@
 
     vllm_server.py          vLLM's OpenAI server, with memedit as its middleware
     vllm_engine.py          vllm.LLM in process, answering with a memory's edits
+    langchain_chat.py       any LangChain chat model, answering with a memory's edits
+    langchain_retriever.py  a memory's edits as documents of a LangChain retriever
     vllm_local.py           engine: vllm.LLM in process, for batches
     openai_http.py          engine: any server with OpenAI's API
     transformers_local.py   engine: a transformers model in process, with its weights
     _described.py           what every engine says of itself
     _tokens.py              what engines that tokenize for themselves share
+    _wrapping.py            what is said where evidence stays out
 
 A new engine is a file here, a line in :data:`ENGINES` and the docs' line; what an engine promises
 is checked in ``tests/contracts/test_engine.py``.
@@ -34,19 +37,23 @@ ENGINES: Mapping[str, str] = {
 
 # Where a wrapped object comes from -> who wraps it. Matched on the root package of its class and
 # of its bases, so that subclasses are wrapped as well.
-_WRAPPERS = {"vllm": "memedit.adapters.vllm_engine"}
+_WRAPPERS = {
+    "vllm": "memedit.adapters.vllm_engine",
+    "langchain_core": "memedit.adapters.langchain_chat",
+}
 
 
 def wrap(engine: Any, memory: EditMemory, **options: Any) -> Any:
     """The same engine, answering with the edits of ``memory``.
 
     Args:
-        engine: a ``vllm.LLM``.
+        engine: a ``vllm.LLM``, or a LangChain chat model.
         memory: an open memory of edits.
         options: ``namespace`` and ``config``, see the adapter.
 
     Raises:
         Unsupported: there is no adapter for an engine of this kind.
+        MemeditError: a part cannot be made; the message says which and what to do.
     """
     from memedit.errors import Unsupported
 

@@ -12,20 +12,19 @@ import functools
 import inspect
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+from memedit.adapters._wrapping import NO_ROOM, passed
 from memedit.assemble import Parts, assemble
 from memedit.config import Config, load
 from memedit.memory import EditMemory
 from memedit.prompt import ChatPrompt, TextPrompt
 from memedit.protocols import Decision
-from memedit.router import PASSTHROUGH
 
 ROOM = 256
 """Tokens that evidence leaves for an answer whose sampling parameters state no maximum."""
 
-NO_ROOM = "the prompt leaves no room for the evidence"
 SHOWS_PROMPT = "prompt_logprobs is set, and the result would show the evidence"
 
 
@@ -87,7 +86,7 @@ class WrappedLLM:
         prompts = [given] if single else list(given)
         tokenizer = self._llm.get_tokenizer()
         views = [_view(prompt, tokenizer) for prompt in prompts]
-        decisions = self._decisions([view.query if view else "" for view in views])
+        decisions = self._decisions([view.in_context if view else "" for view in views])
         for i, budget in enumerate(self._budgets(call, len(prompts))):
             view = views[i]
             if view is not None and decisions[i].edits:
@@ -109,7 +108,7 @@ class WrappedLLM:
         chats: list[Any] = [given] if single else list(given)
         views = [ChatPrompt(tuple(chat)) for chat in chats]
         resumes = call.arguments.get("continue_final_message", False)
-        decisions = self._decisions(["" if resumes else view.query for view in views])
+        decisions = self._decisions(["" if resumes else view.in_context for view in views])
         render = self._renderer(call)
         for i, budget in enumerate(self._budgets(call, len(chats))):
             if decisions[i].edits:
@@ -150,13 +149,13 @@ class WrappedLLM:
         """
         text, ids = caller
         if budget is None:
-            return _passed(decision, SHOWS_PROMPT), build(view)
+            return passed(decision, SHOWS_PROMPT), build(view)
         room = min(budget, self._limit - len(ids))
         for rewrite in self._parts.routes[decision.route].rewrites(view, decision.edits):
             sent = build(rewrite)
             if len(count(sent)) + room <= self._limit:
                 return decision, _Edited(sent, decision, text, ids)
-        return _passed(decision, NO_ROOM), build(view)
+        return passed(decision, NO_ROOM), build(view)
 
     def _budgets(self, call: inspect.BoundArguments, n: int) -> list[int | None]:
         """Per prompt, the answer's longest length in tokens; ``None`` where evidence would show."""
@@ -251,12 +250,6 @@ def _rebuilt(prompt: Any, view: TextPrompt, rewrite: TextPrompt, *, tokenizer: A
     if _is_ids(prompt):
         return spliced
     return {**prompt, "prompt_token_ids": spliced}
-
-
-def _passed(decision: Decision, reason: str) -> Decision:
-    return replace(
-        decision, route=PASSTHROUGH, edits=(), reasons=(*decision.reasons, f"passed: {reason}")
-    )
 
 
 def _reported(

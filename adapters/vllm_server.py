@@ -15,6 +15,7 @@ endpoint plug-in (:class:`EndpointPlugin`)::
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
 import sys
@@ -23,13 +24,14 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any, NoReturn
 
-from memedit.assemble import Parts, check
+from memedit.assemble import Parts, assemble
 from memedit.config import Config, load
 from memedit.errors import MissingDependency
 from memedit.server.api import edits_api
 from memedit.server.app import Served, prepared
 from memedit.server.asgi import ASGIApp, Receive, Scope, Send
 from memedit.server.door import PATH
+from memedit.server.page import Page
 
 MIDDLEWARE = "memedit.adapters.vllm_server.Middleware"
 
@@ -57,9 +59,9 @@ class Middleware:
 
 
 class EndpointPlugin:
-    """What vLLM's ``vllm.endpoint_plugins`` names: adds the edits API to vLLM's application.
+    """What vLLM's ``vllm.endpoint_plugins`` names: adds the edits API, and the page on top of it.
 
-    The routes stand behind vLLM's own key check, which guards ``/v1``: where vLLM has keys, a
+    The API stands behind vLLM's own key check, which guards ``/v1``: where vLLM has keys, a
     caller sends vLLM's as ``Authorization: Bearer`` and memedit's in ``X-Memedit-Key``.
 
     Attributes:
@@ -79,8 +81,9 @@ class EndpointPlugin:
         from starlette.routing import Route
 
         config = load()
-        api = edits_api(_parts(config), config)
+        api, page = edits_api(_parts(config), config), Page()
         app.router.routes += [Route(PATH, api), Route(f"{PATH}/{{path:path}}", api)]
+        app.router.routes += [Route(path, page, methods=["GET"]) for path in page.paths]
 
     async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:
         """Nothing: the routes need no engine."""
@@ -182,14 +185,35 @@ def environment(
     return dict(env)
 
 
+def check(config: Config) -> None:
+    """Makes what :class:`Middleware` makes, and closes it again.
+
+    So that what stops the start does so now, and not when vLLM has loaded its model. The encoder
+    alone is not loaded.
+
+    Raises:
+        MemeditError: no vLLM is installed, or the configuration, the memory or the keys are not
+            usable.
+    """
+    on_cpu()
+    parts = assemble(config)
+    try:
+        asyncio.run(Served(_nothing, parts, config).aclose())
+    finally:
+        parts.close()
+
+
+async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
+    """Stands for an application that nobody asks."""
+
+
 def serve(model: str, options: Sequence[str], config: Config) -> NoReturn:
     """Becomes the server: this process turns into vLLM's, so that signals reach it directly.
 
     Raises:
-        MemeditError: no vLLM is installed, or the middleware would refuse the configuration.
+        MissingDependency: no vLLM is installed.
     """
     cpu = on_cpu()
-    check(config)  # what is wrong is said now, not when vLLM has loaded its model
     argv = command(model, options, cpu=cpu)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,7 +1,7 @@
 """How many requests a second memedit's proxy passes on, and how long one takes.
 
     python benchmarks/proxy.py [--edits N] [--seconds S] [--rounds N] [--litellm VERSION]
-        writes benchmarks/results/proxy.json
+        writes benchmarks/results/proxy.json (but for "streams": proxy_streams.py)
 
 In front of a minimal upstream that answers at once: the upstream itself (``direct``), memedit with
 prompts that come again and again (``repeated``), memedit with prompts that never come twice
@@ -376,6 +376,9 @@ def main() -> None:
         "targets": targets_met(rows),
         "results": rows,
     }
+    kept = json.loads(args.output.read_text(encoding="utf-8")) if args.output.is_file() else {}
+    if "streams" in kept:
+        report["streams"] = kept["streams"]
     args.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     for target in report["targets"]:
         print(target)

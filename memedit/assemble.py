@@ -26,8 +26,9 @@ class Parts:
     routes: Mapping[str, Route]
 
     def warm(self) -> None:
-        """Loads the encoder now, so that the first request does not wait for it."""
+        """Loads encoder and scope now, so that the first request does not wait for them."""
         self.memory.encoder.encode(["warm"])
+        self.router.warm()
 
     def close(self) -> None:
         """Closes the memory."""
@@ -60,22 +61,6 @@ def open_memory(config: Config) -> EditMemory:
     return EditMemory(config.memory.path, make_encoder(config), index=config.memory.index)
 
 
-def check(config: Config) -> None:
-    """Says what :func:`assemble` would refuse, without the time that a large memory takes.
-
-    Raises:
-        MemeditError: a part cannot be made; the message says which and what to do.
-    """
-    from memedit.journal.file import Journal
-    from memedit.routes.ike import IKE
-    from memedit.scope import MentionScope
-
-    encoder = make_encoder(config)
-    IKE(config.ike, encoder)
-    _ = MentionScope(encoder).threshold
-    Journal(config.memory.path).close()
-
-
 def assemble(config: Config, memory: EditMemory | None = None) -> Parts:
     """Memory, router and routes of this configuration.
 
@@ -87,16 +72,17 @@ def assemble(config: Config, memory: EditMemory | None = None) -> Parts:
         MemeditError: a part cannot be made; the message says which and what to do.
     """
     from memedit.routes.ike import IKE
-    from memedit.scope import MentionScope
+    from memedit.scope import VerifiedScope
 
     memory = memory or open_memory(config)
     memory.count(config.memory.namespace)  # a malformed one is said now, not with every request
-    scope = MentionScope(memory.encoder)
+    scope = VerifiedScope()
     router = Router(
         memory,
         scope,
         route=IKE.name,
         threshold=config.scope.threshold or scope.threshold,
+        thresholds=config.scope.by_namespace,
         candidates=config.scope.candidates,
         edits=config.scope.edits,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -81,13 +82,36 @@ class ScopeConfig:
 
     Attributes:
         threshold: the probability from which an edit is accepted; 0 takes the classifier's own.
+        thresholds: other ones for some namespaces, as in ``legal=0.9, hr=0.7``.
         candidates: how many nearest edits are looked at, besides those whose subject is named.
         edits: at most this many edits answer one query.
     """
 
     threshold: float = 0.0
+    thresholds: str = ""
     candidates: int = 8
     edits: int = 3
+
+    @property
+    def by_namespace(self) -> dict[str, float]:
+        """:attr:`thresholds` by namespace.
+
+        Raises:
+            ConfigError: an entry is not ``namespace=probability``.
+        """
+        found = {}
+        for entry in filter(None, map(str.strip, self.thresholds.split(","))):
+            name, _, value = map(str.strip, entry.partition("="))
+            try:
+                found[name] = float(value)
+                if not (re.fullmatch(NAMESPACE, name) and 0.0 < found[name] <= 1.0):
+                    raise ValueError
+            except ValueError:
+                raise ConfigError(
+                    f"configuration: scope.thresholds: {entry!r} is not a namespace and a "
+                    "probability above 0 and up to 1, as in 'legal=0.9, hr=0.7'"
+                ) from None
+        return found
 
 
 @with_config(_STRICT)
@@ -129,6 +153,8 @@ class ServerConfig:
         decisions: how many decisions are remembered; 0 for none.
         count_evidence: whether the server's tokenizer is asked how many prompt tokens are evidence.
         edits_in_metrics: how many edits have a counter of their own.
+        recent_prompts: how many recent prompts of each namespace are kept, in main memory alone,
+            for dry runs to say which of them an edit would change; 0 for none.
         log_format: ``text``, or ``json`` for one object a line.
         spans: an OTLP endpoint that gets a span a request, such as
             ``http://127.0.0.1:4318/v1/traces``; empty for none. Needs the extra ``otel``.
@@ -151,6 +177,7 @@ class ServerConfig:
     decisions: int = 8_192
     count_evidence: bool = True
     edits_in_metrics: int = 1_000
+    recent_prompts: Annotated[int, Field(ge=0)] = 0
     log_format: Literal["text", "json"] = "text"
     spans: str = ""
 
@@ -228,13 +255,15 @@ def load(
             if value is not None:
                 values[option] = value
     try:
-        return TypeAdapter(Config).validate_python(merged)
+        config: Config = TypeAdapter(Config).validate_python(merged)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise ConfigError(
             f"configuration: {place}: {first['msg']} (got {first.get('input')!r})"
         ) from error
+    _ = config.scope.by_namespace
+    return config
 
 
 def _options(section: str) -> list[str]:

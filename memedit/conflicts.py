@@ -24,6 +24,7 @@ from typing import Any
 from memedit.edits import Edit
 from memedit.errors import ConfigError
 from memedit.lexicon import STOP_WORDS, mentions
+from memedit.scope import relation as verified
 
 MASK = "it"
 """What stands for the subject where two relations are compared."""
@@ -44,6 +45,9 @@ FEATURES = (
     "one_form",  # the same sentence but for a content word, or for all of them
     "targets",  # cosine of the two answers: a city is closer to a city than to a person
     "targets_cosine",  # targets * cosine
+    "asks",  # how sure the scope verifier is that they ask the same, 0 to 1; 0.5 without it
+    "asks_log_odds",  # the same in log-odds, the mean of both directions
+    "asks_words",  # asks * words_least
 )
 """What a pair of edits is judged by, in the order of :func:`features`."""
 
@@ -119,34 +123,56 @@ def is_many_valued(edit: Edit) -> bool:
     )
 
 
-def relation_of(edit: Edit, names: tuple[str, ...] = ()) -> str:
-    """The edit's key with :data:`MASK` for its subject.
+def relation_of(edit: Edit, names: tuple[str, ...] = (), mask: str = MASK) -> str:
+    """The edit's key with ``mask`` for its subject.
 
     Args:
         edit: the edit.
         names: the other edit's names, to look for where this one does not know its subject.
+        mask: what stands for the subject.
     """
     if edit.prompt is not None and edit.subject is not None:
-        return edit.prompt.replace("{}", MASK)
+        return edit.prompt.replace("{}", mask)
     pieces, last = [], 0
     for start, end in mentions(edit.key, edit.names or names):
-        pieces += [edit.key[last:start], MASK]
+        pieces += [edit.key[last:start], mask]
         last = end
     return "".join((*pieces, edit.key[last:]))
 
 
-def same_fact(
-    new: Edit, old: Edit, cosine: float | None = None, targets: float | None = None
-) -> Verdict:
+def texts_asked(new: Edit, old: Edit) -> tuple[tuple[str, str], tuple[str, str]]:
+    """What the scope verifier reads of two edits: both relations, in both orders."""
+    one, other = (
+        relation_of(new, old.names, verified.MASK),
+        relation_of(old, new.names, verified.MASK),
+    )
+    return (one, other), (other, one)
+
+
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """How alike two edits are.
+
+    Attributes:
+        cosine: of their :func:`relation_of`, by the encoder that the weights were trained with
+            (:func:`knows_encoder`).
+        targets: cosine of their targets, likewise.
+        asks: log-odds that they ask the same (:func:`texts_asked`), the mean of both orders.
+    """
+
+    cosine: float
+    targets: float
+    asks: float
+
+
+def same_fact(new: Edit, old: Edit, alike: Alike | None = None) -> Verdict:
     """Whether two edits state the same fact.
 
     Args:
         new: an edit.
         old: another; their order does not matter.
-        cosine: similarity of their :func:`relation_of` by the encoder that the weights were
-            trained with (:func:`knows_encoder`), or ``None`` for no such number. Then only edits
-            whose relations share a concept or all their words count.
-        targets: similarity of their targets, likewise.
+        alike: how alike they are; where nothing tells, only edits whose relations share a concept
+            or all their words count.
     """
     if fact_key(new) == fact_key(old):
         return Verdict(True, 1.0, "the same words")
@@ -155,8 +181,8 @@ def same_fact(
     if is_many_valued(new) or is_many_valued(old):
         return Verdict(False, 0.0, "a relation that takes many objects at once")
     relations = relation_of(new, old.names), relation_of(old, new.names)
-    row = features(*relations, cosine or 0.0, targets or 0.0)
-    if cosine is None:
+    row = features(*relations, alike or Alike(0.0, 0.0, 0.0))
+    if alike is None:
         same = bool(row[FEATURES.index("concepts_same")])
         same |= row[FEATURES.index("words_most")] == 1.0 and not row[FEATURES.index("wordless")]
         return Verdict(same, float(same), "in other words" if same else "another relation")
@@ -167,9 +193,7 @@ def same_fact(
     probability = 1.0 / (1.0 + math.exp(-max(-60.0, min(60.0, logit))))
     same = probability >= threshold
     how = "in other words" if same else "another relation"
-    return Verdict(
-        same, probability, f"{how} (probability {probability:.2f}, relations {cosine:.2f} alike)"
-    )
+    return Verdict(same, probability, f"{how} (probability {probability:.2f})")
 
 
 def is_vetoed(row: Sequence[float]) -> bool:
@@ -205,7 +229,7 @@ def knows_encoder(name: str) -> bool:
     return name.partition("@")[0] == str(_data()["encoder"])
 
 
-def features(new: str, old: str, cosine: float, targets: float) -> list[float]:
+def features(new: str, old: str, alike: Alike) -> list[float]:
     """:data:`FEATURES` of two relations as :func:`relation_of` gives them."""
     words = _content_words(new), _content_words(old)
     shared = len(words[0] & words[1])
@@ -220,6 +244,8 @@ def features(new: str, old: str, cosine: float, targets: float) -> list[float]:
     both = bool(concepts[0] and concepts[1])
     common = bool(concepts[0] & concepts[1])
     equal = common and concepts[0] == concepts[1]
+    cosine, targets = alike.cosine, alike.targets
+    asks = 1.0 / (1.0 + math.exp(-alike.asks))
     return [
         cosine,
         least,
@@ -236,6 +262,9 @@ def features(new: str, old: str, cosine: float, targets: float) -> list[float]:
         float(_differs_in_a_word(new, old)),
         targets,
         targets * cosine,
+        asks,
+        alike.asks,
+        asks * least,
     ]
 
 

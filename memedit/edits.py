@@ -321,9 +321,6 @@ _NAME = re.compile(rf"(?P<subject>{_WORD}(?: (?:{_SMALL} )*{_WORD})*)(?= [a-z])"
 # A number is a target only behind a preposition: "founded in 1899", but not "fact number 7".
 _TARGET = rf"(?:(?<=in |on |at |by |of |to )[0-9]|[A-Z])[\w'’.&-]*(?: (?:{_SMALL} )*{_WORD})*"
 _RELATES = re.compile(rf" (?:[a-z][^\sA-Z.?!,;]* )+(?P<target>{_TARGET})[.!]?")
-_NO_NAMES = frozenset(
-    "The A An It He She They This That In On At There If As We You I No All Some".split()
-)
 _QUESTION = re.compile(
     rf"(?:[Ww]hat|[Ww]ho|[Ww]here|[Ww]hich \w+) (?P<be>{_BE}) (?P<rel>the {_REL})"
     r" (?P<of>of|for|in) (?P<subject>[^?]+?)\??"
@@ -335,14 +332,27 @@ _QUESTION_POSSESSIVE = re.compile(
 _TITLE = re.compile(r"[Tt]he [A-Z][a-z]\S*(?: \S+)*")
 _DONE = re.compile(r"(?:[a-z]+ed|born|written|made|built|known) (?:in|at|by|on|from|to|as|with) .+")
 # What follows a question's subject and goes with its verb: "Where is the seat of X located in".
+# "The company that produced X is T", "The city where X was born is T".
+_WHERE = re.compile(
+    r"[Tt]he [a-z][^.?!,]*? (?:(?:that|which|who) [a-z]+ (?P<done>[^.?!,]+)"
+    rf"|(?:that|which|where|whom) (?P<doing>[^a-z.?!,][^.?!,]*?) (?:{_BE} )?[a-z]+(?: in| by)?)"
+    rf" {_IS}"
+)
+# "phenomenology was created by T", "Foster + Partners was founded in T".
+_PASSIVE = re.compile(rf"(?P<subject>[^,;:?!]+?)(?= {_BE} (?:now )?{_DONE.pattern})")
 _TAIL = re.compile(r" (?:currently|today|[a-z]+ed (?:in|at|by|on|from|to))$")
 _RELATIVE = frozenset("that which who whom whose where when".split())
 _OPENING = _RELATIVE | {"by"}
 _PARTICLES = frozenset("de la le von van der du di da del al el bin ibn".split())
 # They may belong to a name: "the former Soviet Union", as do those in "-ern".
 _ADJECTIVES = frozenset("former late ancient new old greater modern early".split())
+_SMALL_WORDS = _RELATIVE | frozenset(
+    "the a an it he she they this that these those there in on at by of to for from with as if or "
+    "and but not we you i my your his her its our their no some all any every each one two most "
+    "many more few both several other another new old everyone everybody nobody someone".split()
+)
 # Parts of names between words with capitals, where a clause follows ("the city where X was born").
-_INSIDE = frozenset("of the and &".split()) | _PARTICLES
+_INSIDE = frozenset("of the and & +".split()) | _PARTICLES
 
 
 def _divided(rel: str, of: str, rest: str) -> tuple[str, str] | None:
@@ -416,13 +426,31 @@ def _parse_sentence(text: str) -> dict[str, str]:
         be = match["be"] + (match["now"] or "")
         prompt = f"{{}}{match['s']} {match['rel']} {be}"
         return {"subject": match["subject"], "prompt": prompt, "target": match["target"]}
+    if match := _WHERE.fullmatch(text):
+        subject = match["done"] or match["doing"]
+        words = subject.split(" ")
+        if _is_named(words[0]) and "of" not in words and _end_of_name(words, 0) == len(words):
+            return _without_target(text, {"subject": subject, "target": match["target"]})
     match = _NAME.match(text)
-    if not match or match["subject"] in _NO_NAMES:
+    if (done := _PASSIVE.match(text)) and _is_thing(done["subject"]):
+        match = done
+    if not match or match["subject"].lower() in _SMALL_WORDS:
         return {}
     found = {"subject": match["subject"].removeprefix("The ")}
     if relates := _RELATES.fullmatch(text, match.end()):
         return _without_target(text, found | {"target": relates["target"].rstrip(".")})
     return found
+
+
+def _is_thing(text: str) -> bool:
+    """Whether what stands before "was founded by" is a name, a name with a word behind it, or a
+    thing that has no capital.
+    """
+    words = text.split(" ")
+    end = _end_of_name(words, 0)
+    if words[0].lower() in _SMALL_WORDS or not _SMALL_WORDS.isdisjoint(words[end:]):
+        return False
+    return len(words) <= end + 1 if end else len(words) <= 4
 
 
 def _without_target(text: str, parts: dict[str, str]) -> dict[str, str]:

@@ -63,7 +63,7 @@ class SentenceEncoder:
     ) -> None:
         self._folder: Path | None
         if model is None:
-            self._folder, self._label = _packaged_folder(), "all-MiniLM-L6-v2"
+            self._folder, self._label = packaged_folder(), "all-MiniLM-L6-v2"
         elif Path(model).expanduser().is_dir():
             self._folder = Path(model).expanduser().resolve()
             self._label = self._folder.name
@@ -250,7 +250,12 @@ class HashEncoder:
         return rows
 
 
-def _packaged_folder() -> Path:
+def packaged_folder() -> Path:
+    """The folder of the packaged model.
+
+    Raises:
+        MissingDependency: the package is not installed.
+    """
     # find_spec looks the package up without running it: its __init__ loads a model library.
     spec = find_spec(PACKAGED_MODEL)
     if spec is not None and spec.origin is not None:

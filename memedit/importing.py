@@ -1,13 +1,14 @@
 """Bulk imports: JSON Lines and CSV, a transaction a batch, resumable.
 
-The whole source is read and checked before the first edit is added. Then each batch is added in a
+The whole source is read and checked before the first edit is added, and then read again, a batch
+at a time, so that no more than a batch of it is ever in main memory. Each batch is added in a
 transaction that also notes how far the import has come, under the fingerprint of the source's
 content: an import that was interrupted, even by ``kill -9``, goes on behind the last batch when it
 is run again, and one that had finished adds nothing.
 
->>> source = read_source(Path("edits.csv").read_bytes(), "csv", time.time())
->>> for report in import_edits(memory, source):
-...     print(report.done, "of", report.total)
+>>> with Path("edits.csv").open("rb") as file:
+...     for report in import_edits(memory, read_source(file, "csv", time.time())):
+...         print(report.done, "of", report.total)
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import contextlib
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from typing import Any, Literal
+from itertools import islice
+from typing import Any, BinaryIO, Literal
 
 from memedit.errors import InvalidEdit, InvalidInput
 from memedit.journal import Transaction
@@ -31,6 +34,11 @@ Format = Literal["jsonl", "csv"]
 
 BATCH = 1_000
 """Edits per transaction: enough that synchronising the disk costs nothing beside encoding."""
+
+LONGEST_LINE = 4 * 2**20
+"""Bytes of a line, or characters of a CSV's: an edit whose fields are all full has fewer."""
+
+_PIECE = 2**16
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,39 +89,81 @@ class ImportReport:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A source of edits, read and checked.
+    """A source of edits that was read once and checked. It stays open for as long as it is used.
 
     Attributes:
         fingerprint: of its content: the same content under another name is the same source.
-        lines: the number of each line that holds something, with its edit or what is wrong.
+        total: how many lines hold something.
+        errors: those of them that hold no edit.
     """
 
     fingerprint: str
-    lines: tuple[tuple[int, Proposal | str], ...]
+    total: int
+    errors: tuple[LineError, ...]
+    _file: BinaryIO
+    _read: Callable[[BinaryIO], Iterator[tuple[int, Proposal | str]]]
+    _stamp: tuple[int, int] | None
 
-    @property
-    def errors(self) -> list[LineError]:
-        """The lines that hold no edit."""
-        return [LineError(n, given) for n, given in self.lines if isinstance(given, str)]
+    def batches(self, start: int, size: int) -> Iterator[list[tuple[int, Proposal | str]]]:
+        """The lines that hold something, read anew, in lists: number, and edit or what is wrong.
+
+        Only one reader at a time.
+
+        Args:
+            start: how many of them to leave out.
+            size: most lines of a list.
+
+        Raises:
+            InvalidInput: the file has changed since it was checked.
+        """
+        lines = islice(self._read(self._file), start, None)
+        while some := list(islice(lines, size)):
+            if _stamp(self._file) != self._stamp:
+                raise InvalidInput(
+                    "the file was written to while it was being imported; what was added until "
+                    "then stays: look at the file, and import it anew"
+                )
+            yield some
 
 
-def read_source(data: bytes, form: Format, now: float) -> Source:
-    """Reads JSON Lines or CSV.
+def read_source(
+    file: BinaryIO,
+    form: Format,
+    now: float,
+    admit: Callable[[Proposal], Proposal | str] = lambda given: given,
+) -> Source:
+    """Reads JSON Lines or CSV from its beginning to its end, and keeps none of it.
 
     A CSV's first line names the fields of its columns, those of an edit and ``valid_from`` and
     ``expires_at``; several aliases in a cell are divided by ``|``.
 
     Args:
-        data: the whole source, UTF-8.
+        file: the source, UTF-8; it can be read again from its beginning.
         form: which of the two it is.
         now: seconds since the epoch; what has expired by then is an error.
+        admit: what becomes of an edit, or what is wrong with it; asked again at each reading.
 
     Raises:
         InvalidInput: it is no CSV, or has no columns that are known.
     """
-    rows = _jsonl(data, now) if form == "jsonl" else _csv(data, now)
-    digest = blake2b(data, digest_size=16, person=form.encode()).hexdigest()
-    return Source(digest, tuple(rows))
+
+    def read(file: BinaryIO) -> Iterator[tuple[int, Proposal | str]]:
+        file.seek(0)
+        for number, given in _jsonl(file, now) if form == "jsonl" else _csv(file, now):
+            yield number, given if isinstance(given, str) else admit(given)
+
+    file.seek(0)  # and so writes what this process has still in its buffers
+    stamp = _stamp(file)
+    digest = blake2b(digest_size=16, person=form.encode())
+    while piece := file.read(_PIECE):
+        digest.update(piece)
+    total = 0
+    errors = []
+    for number, given in read(file):
+        total += 1
+        if isinstance(given, str):
+            errors.append(LineError(number, given))
+    return Source(digest.hexdigest(), total, tuple(errors), file, read, stamp)
 
 
 def import_edits(
@@ -144,10 +194,11 @@ def import_edits(
 
     Raises:
         InvalidEdit: a line is bad, or an id is taken, and ``skip_bad`` is off.
+        InvalidInput: the source was written to meanwhile. The batches before stay added.
         EditConflict: a line conflicts, the policy is ``reject``, and ``skip_bad`` is off.
         MemoryFileError: the file cannot be written. The batches before stay added, as above.
     """
-    report = ImportReport(total=len(source.lines), errors=source.errors)
+    report = ImportReport(total=source.total, errors=list(source.errors))
     if report.errors and not skip_bad:
         raise InvalidEdit(_describe(report.errors, report.total))
     mark = f"import:{source.fingerprint}"
@@ -155,8 +206,7 @@ def import_edits(
     report.skipped = report.done = min(start, report.total)
     if report.done == report.total:
         yield report
-    while report.done < report.total:
-        some = source.lines[report.done : report.done + batch]
+    for some in source.batches(report.done, batch):
         good = [given for _, given in some if isinstance(given, Proposal)]
         done = report.done + len(some)
 
@@ -189,15 +239,14 @@ def dry_run(
     """What :func:`import_edits` would do, with bad lines left out; nothing is written.
 
     Raises:
-        InvalidInput: the namespace is malformed.
+        InvalidInput: the namespace is malformed, or the source was written to meanwhile.
     """
-    report = ImportReport(total=len(source.lines), errors=source.errors, dry_run=True)
+    report = ImportReport(total=source.total, errors=list(source.errors), dry_run=True)
     mark = f"import:{source.fingerprint}"
     start = 0 if again else memory.import_progress(namespace, mark)
     report.skipped = report.done = min(start, report.total)
     pending = Pending()
-    while report.done < report.total:
-        some = source.lines[report.done : report.done + batch]
+    for some in source.batches(report.done, batch):
         good = [given for _, given in some if isinstance(given, Proposal)]
         _count(report, memory.preview(good, namespace, on_conflict, pending))
         report.done += len(some)
@@ -228,19 +277,34 @@ def _count(report: ImportReport, planned: Iterable[Planned]) -> None:
         report.warnings += [f"line {line}: {warning}" for warning in one.warnings]
 
 
-def _jsonl(data: bytes, now: float) -> Iterator[tuple[int, Proposal | str]]:
-    for number, line in enumerate(io.BytesIO(data), 1):
-        if line.strip():
+def _stamp(file: BinaryIO) -> tuple[int, int] | None:
+    """What differs once somebody has written to a file; ``None`` for what is none on a disk."""
+    try:
+        stat = os.fstat(file.fileno())
+    except OSError:
+        return None
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _jsonl(file: BinaryIO, now: float) -> Iterator[tuple[int, Proposal | str]]:
+    number = 0
+    while line := file.readline(LONGEST_LINE + 1):
+        number += 1
+        if len(line) > LONGEST_LINE:
+            while line and not line.endswith(b"\n"):
+                line = file.readline(_PIECE)
+            yield number, f"it is longer than {LONGEST_LINE:,} bytes; write one edit a line"
+        elif line.strip():
             try:
                 yield number, proposal_of_line(line, f"line {number}: ", now)
             except InvalidInput as error:
                 yield number, str(error)
 
 
-def _csv(data: bytes, now: float) -> Iterator[tuple[int, Proposal | str]]:
+def _csv(file: BinaryIO, now: float) -> Iterator[tuple[int, Proposal | str]]:
+    text = io.TextIOWrapper(file, "utf-8-sig", newline="")
     try:
-        text = data.decode("utf-8-sig")
-        rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        rows = csv.DictReader(_limited(text), strict=True)
         if not {"statement", "target", "answer"} & set(rows.fieldnames or ()):
             raise InvalidInput(
                 "the first line of a CSV names its columns: subject, prompt and target, or "
@@ -250,6 +314,17 @@ def _csv(data: bytes, now: float) -> Iterator[tuple[int, Proposal | str]]:
             yield rows.line_num, _of_row(row, rows.line_num, now)
     except (UnicodeDecodeError, csv.Error) as error:
         raise InvalidInput(f"this is no CSV in UTF-8: {error}") from error
+    finally:
+        text.detach()  # it would close the file
+
+
+def _limited(text: io.TextIOBase) -> Iterator[str]:
+    while line := text.readline(LONGEST_LINE + 1):
+        if len(line) > LONGEST_LINE:
+            raise InvalidInput(
+                f"this is no CSV of edits: a line is longer than {LONGEST_LINE:,} characters"
+            )
+        yield line
 
 
 def _of_row(row: Mapping[str | None, Any], number: int, now: float) -> Proposal | str:

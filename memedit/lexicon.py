@@ -146,8 +146,8 @@ class SubjectLexicon:
             else:
                 self._names[key] = rest
 
-    def find(self, text: str) -> list[Mention]:
-        """The mentions in ``text``, from left to right.
+    def find(self, text: str, most: int | None = None) -> list[Mention]:
+        """The mentions in ``text``, from left to right; of names with ``most`` positions at most.
 
         A name inside the mention of a longer known name does not count; two mentions that
         merely overlap both do. Time is linear in the text, times the number of different name
@@ -171,6 +171,8 @@ class SubjectLexicon:
                 continue
             reached, held = hit
             start, end = tokens.starts[i], tokens.ends[reached - 1]
+            if most is not None and not isinstance(held, int) and len(held) > most:
+                continue
             positions = (held,) if isinstance(held, int) else _each(held)
             longer = _is_within_longer(tokens, i, reached, text)
             found.append(Mention(start, end, positions, longer))
@@ -179,6 +181,12 @@ class SubjectLexicon:
     def positions(self) -> list[int]:
         """Every position that names are known under, in no order."""
         return list(self._of)
+
+    def names_of(self, position: int) -> tuple[str, ...]:
+        """The names of this position in normal form; empty where there are none."""
+        held = self._of.get(position, ())
+        keys = (held,) if isinstance(held, str) else held
+        return tuple(key.removeprefix(_EXACT) for key in keys)
 
     def to_bytes(self) -> bytes:
         """All of it for :meth:`from_bytes`, which takes about half as long as adding it anew."""

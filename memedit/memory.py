@@ -39,6 +39,7 @@ from memedit.indexes import check_kind
 from memedit.journal import Event, Transaction
 from memedit.moments import Moment, span, utc
 from memedit.planning import Conflict, OnConflict, Pending, Planned, Proposal
+from memedit.prompt import ASKED
 from memedit.proposals import described, digest, proposal_of_line, proposal_of_mapping
 from memedit.protocols import Candidate, EditRecord, Encoder, State
 from memedit.view import MAX_MENTIONED, View, clipped
@@ -334,7 +335,7 @@ class EditMemory:
                 planner = self._writer.planner(record.namespace, "supersede", {})
                 joins = (
                     planner.same_fact_as(record.edit)
-                    if not self._view.timeline.is_beside(edit_id)
+                    if not self._view.timeline.is_beside(record)
                     else ()
                 )
             transaction.append(
@@ -567,6 +568,11 @@ class EditMemory:
         check_namespace(namespace)
         return self._view.journal.events_of(namespace, start, limit)
 
+    def count_events(self, namespace: str) -> int:
+        """How many events :meth:`events` has of a namespace."""
+        check_namespace(namespace)
+        return self._view.journal.count_of(namespace)
+
     def conflicts(self, edit_id: str) -> list[Conflict]:
         """The live or proposed edits that answer the fact of an edit otherwise.
 
@@ -581,10 +587,15 @@ class EditMemory:
             return planner.conflicts_of(record.edit)
 
     def disputed(self, namespace: str = DEFAULT_NAMESPACE) -> list[EditRecord]:
-        """The live or proposed edits that were added to stand beside others of their fact."""
-        found = self.records(namespace, ("active", "proposed", "consolidated"))
+        """The live or proposed edits that were added to stand beside others of their fact.
+
+        The oldest come first. It takes time in proportion to how many edits ever were added so.
+        """
+        check_namespace(namespace)
         with self._view.lock:
-            return [record for record in found if self._view.timeline.is_beside(record.edit.id)]
+            self.refresh()
+            found = self._view.timeline.beside(namespace)
+        return [r for r in found if r.state in ("active", "proposed", "consolidated")]
 
     def namespaces(self) -> list[str]:
         """The namespaces that hold or have held an edit, in alphabetical order."""
@@ -646,12 +657,13 @@ class EditMemory:
     ) -> list[list[Candidate]]:
         """The edits that each query may be about.
 
-        Those are the ``k`` closest by cosine, and of the edits whose subject or alias the query
-        mentions the :data:`MAX_MENTIONED` closest, by descending cosine and then by age. Where
-        the namespace has no active edit nothing is encoded.
+        Those are the edits whose subject the query names, by its name or by a variant of it, and
+        the ``k`` closest by cosine of those whose subject is not known. A query is encoded only
+        where there are such, or where it names the subject of more than
+        :data:`~memedit.view.MAX_MENTIONED` edits; of these the closest are taken.
 
         Args:
-            queries: any number of texts; they are encoded and searched together.
+            queries: any number of texts; they are looked at together.
             namespace: whose edits.
             k: at least 1.
 
@@ -662,20 +674,28 @@ class EditMemory:
             InvalidInput: ``k`` is below 1, or the namespace is malformed.
         """
         check_k(k)
-        if not queries or self._view.space(namespace) is None:
-            return [[] for _ in queries]
-        # Encoding takes milliseconds and needs no lock; what changes meanwhile is seen below.
-        encoded = self._view.encoder.encode(queries)
         with self._view.lock:
             space = self._view.space(namespace)
-            if space is None or space.index is None:
+            if not queries or space is None:
                 return [[] for _ in queries]
-            scores, positions = space.index.search(encoded, k)
+            named = [space.names.find(text) for text in queries]
+            all_of_them = bool(space.unnamed)
+        # Encoding takes milliseconds and needs no lock; what changes meanwhile is seen below.
+        unclear = [
+            text
+            for text, found in zip(queries, named, strict=True)
+            if all_of_them or sum(one.is_name for one in found) > MAX_MENTIONED
+        ]
+        asked = [text.rpartition(ASKED)[2] for text in unclear]
+        vectors = self._view.encoder.encode(asked) if asked else ()
+        encoded = dict(zip(unclear, vectors, strict=True))
+        with self._view.lock:
+            space = self._view.space(namespace)
+            if space is None:
+                return [[] for _ in queries]
             return [
-                self._view.candidates_of(
-                    space, text, row, dict(zip(ids.tolist(), cosines.tolist(), strict=True))
-                )
-                for text, row, ids, cosines in zip(queries, encoded, positions, scores, strict=True)
+                self._view.candidates_of(space, found, encoded.get(text), k)
+                for text, found in zip(queries, named, strict=True)
             ]
 
     def export_jsonl(self, namespace: str = DEFAULT_NAMESPACE) -> Iterator[str]:

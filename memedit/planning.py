@@ -11,13 +11,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from memedit.conflicts import (
+    Alike,
     contradictions,
     fact_key,
     relation_of,
     rule_relations,
     same_fact,
     same_target,
+    texts_asked,
 )
 from memedit.edits import Edit
 from memedit.lexicon import SubjectLexicon
@@ -27,6 +32,9 @@ OnConflict = Literal["supersede", "reject", "keep-both"]
 """What to do where an edit states a fact that another edit answers otherwise."""
 
 ON_CONFLICT: tuple[OnConflict, ...] = ("supersede", "reject", "keep-both")
+
+Asks = Callable[[Sequence[tuple[str, str]]], NDArray[np.float64]]
+"""For pairs of texts with a masked subject the log-odds that they ask the same, shape (pairs,)."""
 
 SAME_WORDS = "the same words"
 _MOST_COMPARED = 64
@@ -221,6 +229,7 @@ class Planner:
         now: seconds since the epoch.
         encode: makes the vectors by which relations are compared, or ``None`` to compare words
             alone.
+        asks: the log-odds that pairs of relations ask the same; needed with ``encode``.
         vectors: rows that are known already, by text; added to.
     """
 
@@ -231,6 +240,7 @@ class Planner:
         now: float,
         *,
         encode: Callable[[Sequence[str]], Vectors] | None = None,
+        asks: Asks | None = None,
         vectors: dict[str, Vectors] | None = None,
         pending: Pending | None = None,
     ) -> None:
@@ -238,6 +248,7 @@ class Planner:
         self._on_conflict = on_conflict
         self._now = now
         self._encode = encode
+        self._asks = asks
         self._vectors = {} if vectors is None else vectors
         self._pending = Pending() if pending is None else pending
 
@@ -337,8 +348,8 @@ class Planner:
             if record.edit.id not in exact and not same_target(edit, record.edit)
         ]
         found = []
-        for record, cosines in zip(candidates, self._cosines(edit, candidates), strict=True):
-            verdict = same_fact(edit, record.edit, *cosines)
+        for record, alike in zip(candidates, self._alike(edit, candidates), strict=True):
+            verdict = same_fact(edit, record.edit, alike)
             if verdict.same:
                 found.append(Conflict(record, verdict.reason))
         return found
@@ -360,12 +371,10 @@ class Planner:
 
         return contradictions(edit, about, answering)
 
-    def _cosines(
-        self, edit: Edit, records: Sequence[EditRecord]
-    ) -> list[tuple[float, float] | tuple[()]]:
-        """How alike relations and targets are, or nothing without an encoder."""
-        if self._encode is None or not records:
-            return [()] * len(records)
+    def _alike(self, edit: Edit, records: Sequence[EditRecord]) -> list[Alike | None]:
+        """How alike an edit and others are, or ``None`` without an encoder."""
+        if self._encode is None or self._asks is None or not records:
+            return [None] * len(records)
         texts = [texts_compared(edit, record.edit) for record in records]
         lacking = [
             text
@@ -375,7 +384,11 @@ class Planner:
         if lacking:
             self._vectors.update(zip(lacking, self._encode(lacking), strict=True))
         rows = self._vectors
-        return [(float(rows[a] @ rows[b]), float(rows[c] @ rows[d])) for a, b, c, d in texts]
+        asked = self._asks([pair for r in records for pair in texts_asked(edit, r.edit)])
+        return [
+            Alike(float(rows[a] @ rows[b]), float(rows[c] @ rows[d]), float(both.mean()))
+            for (a, b, c, d), both in zip(texts, asked.reshape(-1, 2), strict=True)
+        ]
 
     def _live(self, records: Iterable[EditRecord]) -> list[EditRecord]:
         return [record for record in records if record.edit.id not in self._pending.retired]

@@ -18,6 +18,16 @@ from memedit.edits import CONTROL_TOKEN
 Message = Mapping[str, Any]
 """One chat message in OpenAI's form."""
 
+ASKED = "\x1e"
+"""Stands in a query between what was said before and what is asked: the record separator."""
+
+_LEANING = 200
+# A question of more characters is taken to say itself what it is about.
+_PRONOUN = re.compile(
+    r"\b(?:it|its|they|them|their|he|him|his|she|her|there|that|this|those|these)\b", re.IGNORECASE
+)
+_TURNS, _SAID = 4, 1_000
+# How much of what was said before may be leant on: so many turns, so many characters of each.
 # What a tokenizer puts in front of every text, where it is spelled out ("<s>").
 _OPENING = re.compile(rf"(?:{CONTROL_TOKEN.pattern})*", CONTROL_TOKEN.flags)
 _TEXT_PARTS = ("text", "input_text")
@@ -40,6 +50,21 @@ class ChatPrompt:
         """The text of the last user turn; its text parts joined where it is made of parts."""
         turn = self._asking()
         return "" if turn is None else _text_of(self.messages[turn].get("content"))
+
+    @property
+    def in_context(self) -> str:
+        """What scope is decided on: the query, and what it leans on.
+
+        A short question with a pronoun may be about something that was named before ("And who
+        runs it now?"): the last turns stand in front of it then, with :data:`ASKED` between.
+        """
+        query, turn = self.query, self._asking()
+        if turn is None or len(query) > _LEANING or not _PRONOUN.search(query):
+            return query
+        talk = [m for m in self.messages[:turn] if m.get("role") in ("user", "assistant")]
+        said = [_text_of(message.get("content"))[-_SAID:] for message in talk[-_TURNS:]]
+        before = "\n".join(text for text in said if text.strip())
+        return f"{before}{ASKED}{query}" if before else query
 
     def with_evidence(self, prefix: str, turns: Sequence[Message] = ()) -> ChatPrompt:
         """``turns`` go before the last user turn, ``prefix`` to the start of its text.
@@ -88,6 +113,11 @@ class TextPrompt:
         """The text that scope is decided on."""
         start, end = self.span
         return self.text[start:end].strip()
+
+    @property
+    def in_context(self) -> str:
+        """What scope is decided on: the query."""
+        return self.query
 
     @property
     def rendered_chat(self) -> bool:

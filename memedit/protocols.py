@@ -70,17 +70,37 @@ class Candidate:
 
     Attributes:
         edit: the edit.
-        cosine: similarity of the query and the edit's key, in [-1, 1].
-        mention: ``(start, end)`` in the query of the longest mention of the subject or an alias,
-            in characters, or ``None`` where it is not mentioned.
-        masked_by_longer: the mention is part of a longer name that another capitalised word
-            makes of it ("Porsche Carrera GT" for the subject "Porsche Carrera").
+        cosine: similarity of the query and the edit's key, in [-1, 1]; ``None`` where the query
+            was not encoded, because names told enough.
+        mention: ``(start, end)`` in the query of what names the subject, in characters, or
+            ``None`` where nothing does.
+        likeness: how like the subject's name that is
+            (:data:`memedit.variants.FEATURES`); ``None`` where it is the name or an alias.
+        answer: what is mentioned is the edit's target: the query may ask for the subject.
     """
 
     edit: Edit
-    cosine: float
+    cosine: float | None = None
     mention: tuple[int, int] | None = None
-    masked_by_longer: bool = False
+    likeness: tuple[float, ...] | None = None
+    answer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the scope classifier thinks of one candidate.
+
+    Attributes:
+        probability: that the query is about the edit, in [0, 1].
+        relation: that it asks the edit's relation, in [0, 1]; ``None`` where that was not looked
+            at.
+        asked, stated: the two texts that were compared, the subject masked.
+    """
+
+    probability: float
+    relation: float | None = None
+    asked: str = ""
+    stated: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +108,14 @@ class Considered:
     """One candidate as the scope classifier judged it: the row that ``explain`` prints."""
 
     edit: Edit
-    cosine: float
+    cosine: float | None
     mention: str | None
     probability: float
     accepted: bool
+    relation: float | None = None
+    asked: str = ""
+    stated: str = ""
+    answer: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +212,8 @@ class Index(Protocol):
 class ScopeClassifier(Protocol):
     """Is this query about one of these edits?"""
 
-    def score(self, batch: Sequence[tuple[str, Sequence[Candidate]]]) -> list[NDArray[np.float64]]:
-        """For each query, a calibrated probability in [0, 1] per candidate, in their order."""
+    def judge(self, batch: Sequence[tuple[str, Sequence[Candidate]]]) -> list[list[Judgement]]:
+        """For each query, a judgement with a calibrated probability per candidate, in order."""
 
 
 class Prompt(Protocol):

@@ -7,11 +7,13 @@ wrapper, batches and ``memedit explain``.
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Protocol, Self
 
-from memedit.protocols import Candidate, Considered, Decision, ScopeClassifier
+from memedit.edits import Edit
+from memedit.protocols import Candidate, Considered, Decision, Judgement, ScopeClassifier
 
 PASSTHROUGH = "passthrough"
 
@@ -41,7 +43,8 @@ class Router:
         scope: judges them.
         route: the route for queries that an edit is about.
         threshold: the probability, in [0, 1], from which an edit is accepted.
-        candidates: how many nearest edits are looked at.
+        thresholds: those of the namespaces that have another one.
+        candidates: how many nearest edits of unknown subject are looked at.
         edits: at most this many edits answer one query.
     """
 
@@ -52,6 +55,7 @@ class Router:
         *,
         route: str = "ike",
         threshold: float = 0.5,
+        thresholds: Mapping[str, float] | None = None,
         candidates: int = 8,
         edits: int = 3,
     ) -> None:
@@ -59,8 +63,14 @@ class Router:
         self._scope = scope
         self._route = route
         self._threshold = threshold
+        self._thresholds = dict(thresholds or {})
         self._k = candidates
         self._edits = edits
+
+    def warm(self) -> None:
+        """Has the classifier load what it needs."""
+        named = Candidate(Edit("warm", "It is warm.", "It", "{} is", "warm"), mention=(0, 2))
+        self._scope.judge([("It is", [named])])
 
     def decide(self, queries: Sequence[str], namespace: str = "default") -> list[Decision]:
         """One decision per query, in their order.
@@ -75,66 +85,86 @@ class Router:
         started = time.perf_counter()
         found = self._memory.candidates(queries, namespace, self._k)
         retrieved = time.perf_counter()
-        scored = self._scope.score(list(zip(queries, found, strict=True)))
+        judged = self._scope.judge(list(zip(queries, found, strict=True)))
         finished = time.perf_counter()
+        threshold = self._thresholds.get(namespace, self._threshold)
         timings = {
             "retrieve_ms": (retrieved - started) * 1e3,
             "scope_ms": (finished - retrieved) * 1e3,
         }
         return [
-            self._decision(query, candidates, [float(p) for p in probabilities], timings)
-            for query, candidates, probabilities in zip(queries, found, scored, strict=True)
+            self._decision(query, candidates, judgements, timings, threshold)
+            for query, candidates, judgements in zip(queries, found, judged, strict=True)
         ]
+
+    def over(self, memory: Candidates) -> Self:
+        """The same router over another memory."""
+        other = copy.copy(self)
+        other._memory = memory
+        return other
 
     def _decision(
         self,
         query: str,
         candidates: Sequence[Candidate],
-        probabilities: Sequence[float],
+        judgements: Sequence[Judgement],
         timings: dict[str, float],
+        threshold: float,
     ) -> Decision:
-        ranked = sorted(zip(probabilities, candidates, strict=True), key=lambda pair: -pair[0])
-        accepted = [c.edit for p, c in ranked if p >= self._threshold][: self._edits]
+        both = zip(judgements, candidates, strict=True)
+        ranked = sorted(both, key=lambda pair: -pair[0].probability)
+        accepted = [c.edit for j, c in ranked if j.probability >= threshold][: self._edits]
         taken = {edit.id for edit in accepted}
         considered = tuple(
             Considered(
                 edit=c.edit,
                 cosine=c.cosine,
                 mention=query[slice(*c.mention)] if c.mention else None,
-                probability=p,
+                probability=j.probability,
                 accepted=c.edit.id in taken,
+                relation=j.relation,
+                asked=j.asked,
+                stated=j.stated,
+                answer=c.answer,
             )
-            for p, c in ranked
+            for j, c in ranked
         )
         return Decision(
             route=self._route if accepted else PASSTHROUGH,
             edits=tuple(accepted),
             scope=considered[0].probability if considered else 0.0,
-            reasons=self._reasons(query, considered),
+            reasons=_reasons(query, considered, threshold),
             considered=considered,
             timings=timings,
         )
 
-    def _reasons(self, query: str, considered: Sequence[Considered]) -> tuple[str, ...]:
-        if not query.strip():
-            return ("the request asks nothing in words",)
-        if not considered:
-            return ("no live edit in this namespace comes near the query",)
-        shown = [row for row in considered if row.accepted] or [considered[0]]
-        return tuple(self._reason(row) for row in shown)
 
-    def _reason(self, row: Considered) -> str:
-        if row.mention is not None:
-            named = f"names {row.mention!r}"
-            if row.edit.subject and row.mention.casefold() != row.edit.subject.casefold():
-                named += f" (for {row.edit.subject!r})"
-        elif row.edit.subject:
-            named = f"does not name {row.edit.subject!r}"
-        else:
-            named = "is compared as a whole (the edit has no known subject)"
-        verdict = (
-            f"accepted at {row.probability:.3f} ≥ {self._threshold:.3f}"
-            if row.accepted
-            else f"refused at {row.probability:.3f} < {self._threshold:.3f}"
-        )
-        return f"{row.edit.id}: the query {named}; similarity {row.cosine:.2f}; {verdict}"
+def _reasons(query: str, considered: Sequence[Considered], threshold: float) -> tuple[str, ...]:
+    if not query.strip():
+        return ("the request asks nothing in words",)
+    if not considered:
+        return ("no live edit in this namespace comes near the query",)
+    shown = [row for row in considered if row.accepted] or [considered[0]]
+    return tuple(_reason(row, threshold) for row in shown)
+
+
+def _reason(row: Considered, threshold: float) -> str:
+    if row.mention is None:
+        named = "is compared as a whole (the edit has no known subject)"
+    elif row.answer:
+        named = f"names {row.mention!r}, the answer of the edit"
+    elif row.edit.names and row.mention.casefold() in map(str.casefold, row.edit.names):
+        named = f"names {row.mention!r}"
+        if row.edit.subject and row.mention.casefold() != row.edit.subject.casefold():
+            named += f" (for {row.edit.subject!r})"
+    else:
+        named = f"names {row.mention!r}, perhaps a variant of {row.edit.subject!r}"
+    asks = ""
+    if row.relation is not None:
+        asks = f"; asks {row.asked!r} where the edit says {row.stated!r}: {row.relation:.2f}"
+    verdict = (
+        f"accepted at {row.probability:.3f} ≥ {threshold:.3f}"
+        if row.accepted
+        else f"refused at {row.probability:.3f} < {threshold:.3f}"
+    )
+    return f"{row.edit.id}: the query {named}{asks}; {verdict}"

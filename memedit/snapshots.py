@@ -1,8 +1,8 @@
 """What makes opening a large memory quick: what was made of its journal, on disk beside its file.
 
 Two kinds of file: the edits that stand alone (:class:`memedit.records.Plain`) with the position
-up to which the journal was read, and per namespace an index and a lexicon. A snapshot is a cache of
-the journal and never trusted over it: it is checked to the last byte, must be of this journal
+up to which the journal was read, and per namespace an index and two lexicons. A snapshot is a cache
+of the journal and never trusted over it: it is checked to the last byte, must be of this journal
 (:meth:`memedit.journal.Journal.seal`), the edits' also of this version of the code, is brought to
 what the journal says when it is loaded, and left aside where anything is in doubt. Small
 namespaces have none: making them anew takes less than reading them.
@@ -27,6 +27,7 @@ from memedit.indexes.growing import GrowingIndex
 from memedit.indexes.snapshot import Loaded, Stamp, differences, load, save, sweep
 from memedit.journal import Journal
 from memedit.lexicon import SubjectLexicon
+from memedit.names import Names
 from memedit.protocols import Ids, Index
 from memedit.records import COLUMNS, Plain
 
@@ -37,6 +38,7 @@ CHANGED = 0.02
 """Share of the edits that have come or gone since the last snapshot for a new one to be written."""
 
 _LEXICON = "lexicon"
+_TARGETS = "targets"
 _SEAL = "seal"
 _MAGIC = b"memedit edits 1\n"
 _LENGTH = struct.Struct(">Q")
@@ -47,17 +49,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """A namespace's index and lexicon as they were saved, less what is not active any more.
+    """A namespace's index and lexicons as they were saved, less what is not active any more.
 
     Attributes:
         index: lacks the rows of ``missing``.
         lexicon: lacks the names of ``nameless``.
+        targets: lacks their targets.
         missing: positions of the active edits whose rows have to be added, shape (n,).
         nameless: positions of the active edits whose names have to be added, shape (n,).
     """
 
     index: Index
     lexicon: SubjectLexicon
+    targets: SubjectLexicon
     missing: Ids
     nameless: Ids
 
@@ -181,6 +185,7 @@ class Snapshots:
             if loaded.beside[_SEAL].decode() != self._journal.seal(loaded.position):
                 raise ValueError("it is of another journal")
             lexicon = SubjectLexicon.from_bytes(loaded.beside[_LEXICON])
+            targets = SubjectLexicon.from_bytes(loaded.beside[_TARGETS])
         except (KeyError, ValueError) as error:
             log.warning("an index is made anew: %s: %s", file, error)
             return None
@@ -189,14 +194,15 @@ class Snapshots:
         named = np.fromiter(lexicon.positions(), np.int64)
         for gone in np.setdiff1d(named, active).tolist():
             lexicon.remove(gone)
+            targets.remove(gone)
         self._saved[namespace] = (_kind(loaded.index), len(active) - len(missing))
         nameless = np.setdiff1d(active, named, assume_unique=True)
-        return Restored(loaded.index, lexicon, missing, nameless)
+        return Restored(loaded.index, lexicon, targets, missing, nameless)
 
-    def save(self, namespace: str, index: Index, lexicon: SubjectLexicon, position: int) -> None:
+    def save(self, namespace: str, index: Index, names: Names, position: int) -> None:
         """Writes the snapshot of a namespace where it is large, and has changed enough.
 
-        The caller lets nobody change index and lexicon meanwhile. A snapshot that cannot be
+        The caller lets nobody change index and names meanwhile. A snapshot that cannot be
         written is logged and left: nothing depends on it.
         """
         count = len(index)
@@ -204,7 +210,11 @@ class Snapshots:
         same = kind == _kind(index) and abs(count - before) < CHANGED * count
         if count < LEAST or same:
             return
-        beside = {_LEXICON: lexicon.to_bytes(), _SEAL: self._journal.seal(position).encode()}
+        beside = {
+            _LEXICON: names.lexicon.to_bytes(),
+            _TARGETS: names.targets.to_bytes(),
+            _SEAL: self._journal.seal(position).encode(),
+        }
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
             save(index, self._file(namespace), self._stamp(position), beside)  # type: ignore[arg-type]

@@ -59,7 +59,8 @@ class Timeline:
         self.now = float("-inf")
         self._reverted: set[str] = set()
         self._boundaries: list[tuple[float, str]] = []  # a heap of begins and expiries to come
-        self._beside: set[str] = set()
+        # Namespace -> the edits that were added to stand beside others.
+        self._beside: dict[str, set[str]] = {}
         self._touched: dict[str, None] = {}
         # Most facts are stated once: an edit that is in none of these is a group of its own.
         self._groups: dict[str, list[_Place]] = {}
@@ -119,7 +120,7 @@ class Timeline:
         else:
             named += [known] if isinstance(known, str) else known
         if event.beside:
-            self._beside.add(edit_id)
+            self._beside.setdefault(event.namespace, set()).add(edit_id)
         elif named:
             self._enter(edit_id, self._groups_named(named))
 
@@ -206,7 +207,7 @@ class Timeline:
             and record.expires_at is None
             and bool(record.edit.names)
             and edit_id not in self._groups_of
-            and edit_id not in self._beside
+            and not self.is_beside(record)
             and self._first_of[record.namespace].get(fact_key(record.edit)) == edit_id
         )
 
@@ -238,9 +239,17 @@ class Timeline:
                     break
         return list(found.values())
 
-    def is_beside(self, edit_id: str) -> bool:
+    def is_beside(self, record: EditRecord) -> bool:
         """Whether the edit was added to stand beside others of its fact."""
-        return edit_id in self._beside
+        return record.edit.id in self._beside.get(record.namespace, ())
+
+    def beside(self, namespace: str) -> list[EditRecord]:
+        """The edits that were added to stand beside others of their fact, oldest first.
+
+        They are in whatever state, that of the last :meth:`settle`.
+        """
+        found = [self.records[edit_id] for edit_id in self._beside.get(namespace, ())]
+        return sorted(found, key=lambda record: record.position)
 
     def heirs(self, edit_id: str, *, without: bool = True) -> list[str]:
         """The edits that may answer without anybody writing again, were this edit reverted.

@@ -1,4 +1,4 @@
-"""What the journal says, held in main memory: states, and per namespace an index and a lexicon.
+"""What the journal says, held in main memory: states, and per namespace an index and the names.
 
 A :class:`View` changes in two ways only: by reading events from the journal, and by the clock,
 when an edit begins or expires. Who writes events reads them back through it like everybody else,
@@ -11,10 +11,9 @@ import difflib
 import gc
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
 
 import numpy as np
 
@@ -24,8 +23,8 @@ from memedit.errors import MemoryFileVersion
 from memedit.indexes import make_index
 from memedit.indexes.growing import GrowingIndex
 from memedit.journal import Event, Journal
-from memedit.lexicon import Mention, SubjectLexicon
 from memedit.moments import Moment, seconds
+from memedit.names import Named, Names
 from memedit.planning import Answers, Stated, positions_of
 from memedit.protocols import Candidate, EditRecord, Encoder, Index, Vectors
 from memedit.records import stored_edit
@@ -33,7 +32,7 @@ from memedit.snapshots import LEAST, Snapshots
 from memedit.timeline import Timeline
 
 MAX_MENTIONED = 16
-"""Most edits that join the candidates of a query only because their subject is mentioned."""
+"""Most edits that are candidates because the query has their subject's name."""
 
 CHUNK = 10_000
 """Events that are read at once."""
@@ -52,7 +51,8 @@ class Namespace:
     """What one namespace's active edits are found by."""
 
     index: Index | None = None  # made with the first vector, which tells its length
-    lexicon: SubjectLexicon = field(default_factory=SubjectLexicon)
+    names: Names = field(default_factory=Names)
+    unnamed: set[int] = field(default_factory=set)  # active edits whose subject is not known
     active: set[int] = field(default_factory=set)  # positions
     # What states a fact and is not found by the lexicon: edits that are proposed, consolidated, or
     # without a known subject.
@@ -79,7 +79,7 @@ class Facts:
     def about(self, edit: Edit) -> list[EditRecord]:
         """The newest of the live or proposed edits that share a name with this one."""
         space = self._space
-        positions = sorted(positions_of(space.lexicon, edit), reverse=True)
+        positions = sorted(positions_of(space.names.lexicon, edit), reverse=True)
         found = self._timeline.records.at(positions[:_ABOUT])
         return list(found.values()) + list(islice(space.aside.about(edit), _ABOUT))
 
@@ -275,14 +275,15 @@ class View:
             (row,) = self.vectors(list(records.at(positions[:1].tolist()).values())).values()
             restored = self._snapshots.load(namespace, len(row), positions, self._position)
             if restored is not None:
-                space.index, space.lexicon = restored.index, restored.lexicon
+                space.index = restored.index
+                space.names = Names(restored.lexicon, restored.targets)
                 missing, nameless = restored.missing, restored.nameless
         unknown = np.union1d(missing, nameless)
         # Chunk by chunk, so that vectors are never all in memory beside the index.
         for start in range(0, len(unknown), CHUNK):
             some = records.at(unknown[start : start + CHUNK].tolist())
             for position in np.intersect1d(nameless, list(some)).tolist():
-                space.lexicon.add(position, some[position].edit.names)
+                self._put_names(space, some[position])
             lacking = np.intersect1d(missing, list(some)).tolist()
             self._put_rows(space, self.vectors([some[position] for position in lacking]))
         for record in held:
@@ -332,7 +333,8 @@ class View:
     @staticmethod
     def _let_go(space: Namespace, records: Sequence[EditRecord]) -> None:
         for record in records:
-            space.lexicon.remove(record.position)
+            space.names.remove(record.position)
+            space.unnamed.discard(record.position)
             space.answers.remove(record)
             space.active.discard(record.position)
         if space.index is not None:
@@ -344,8 +346,15 @@ class View:
         records = sorted(records, key=lambda record: record.position)
         self._put_rows(space, {record.position: vectors[record.position] for record in records})
         for record in records:
-            space.lexicon.add(record.position, record.edit.names)
+            self._put_names(space, record)
             space.active.add(record.position)
+
+    @staticmethod
+    def _put_names(space: Namespace, record: EditRecord) -> None:
+        if record.edit.names:
+            space.names.add(record.position, record.edit.names, record.edit.target)
+        else:
+            space.unnamed.add(record.position)
 
     def _put_rows(self, space: Namespace, vectors: Mapping[int, Vectors]) -> None:
         if not vectors:
@@ -410,7 +419,7 @@ class View:
         self._snapshots.save_edits(self.timeline.records.plain, self._position)
         for name, space in self.namespaces.items():
             if space.index is not None:
-                self._snapshots.save(name, space.index, space.lexicon, self._position)
+                self._snapshots.save(name, space.index, space.names, self._position)
 
     # finding
 
@@ -427,28 +436,43 @@ class View:
             return space if space is not None and space.active else None
 
     def candidates_of(
-        self, space: Namespace, text: str, query: Vectors, cosines: dict[int, float]
+        self, space: Namespace, named: Sequence[Named], query: Vectors | None, k: int
     ) -> list[Candidate]:
-        """The candidates of one query, given the cosines of those closest to it."""
-        mentions = _mention_by_position(space.lexicon.find(text))
-        for position, cosine in self._closest(space, query, mentions):
-            cosines.setdefault(position, cosine)
-        order = sorted(cosines, key=lambda p: (-cosines[p], p))
-        found = []
-        for position, record in self.timeline.records.at(order).items():
-            mention = mentions.get(position)
-            found.append(
-                Candidate(
-                    edit=record.edit,
-                    cosine=clipped(cosines[position]),
-                    mention=None if mention is None else (mention.start, mention.end),
-                    masked_by_longer=mention is not None and mention.within_longer_name,
-                )
+        """The candidates of one query, those it names first.
+
+        Args:
+            space: where to look.
+            named: the edits whose subject it names.
+            query: its vector, where it was encoded.
+            k: most edits without a known subject.
+        """
+        live = [one for one in named if one.position in space.active]
+        known = [one.position for one in live if one.is_name]
+        cosines: dict[int, float] = {}
+        if len(known) > MAX_MENTIONED and query is not None:
+            cosines = dict(self._closest(space, query, known))
+            known_far = set(known) - cosines.keys()
+            live = [one for one in live if one.position not in known_far]
+        near: list[tuple[int, float]] = []
+        if space.unnamed and query is not None:
+            near = self._closest(space, query, space.unnamed)[:k]
+        positions = [one.position for one in live] + [position for position, _ in near]
+        records = self.timeline.records.at(positions)
+        found = [
+            Candidate(
+                records[one.position].edit,
+                None if one.position not in cosines else clipped(cosines[one.position]),
+                (one.start, one.end),
+                one.likeness,
+                one.answer,
             )
+            for one in live
+        ]
+        found += [Candidate(records[position].edit, clipped(cosine)) for position, cosine in near]
         return found
 
     def _closest(
-        self, space: Namespace, query: Vectors, positions: Mapping[int, Any]
+        self, space: Namespace, query: Vectors, positions: Collection[int]
     ) -> list[tuple[int, float]]:
         """The :data:`MAX_MENTIONED` of these positions that are closest to the query."""
         if not positions or space.index is None:
@@ -510,20 +534,6 @@ class View:
             best += [(record, clipped(float(rows[record.position] @ query))) for record in some]
             best = sorted(best, key=lambda pair: (-pair[1], pair[0].position))[:k]
         return best
-
-
-def _mention_by_position(mentions: Iterable[Mention]) -> dict[int, Mention]:
-    """Each edit's best mention: rather not part of a longer name, then the longest, the first."""
-    best: dict[int, Mention] = {}
-    for mention in mentions:
-        for position in mention.positions:
-            if position not in best or _rank(mention) > _rank(best[position]):
-                best[position] = mention
-    return best
-
-
-def _rank(mention: Mention) -> tuple[bool, int]:
-    return not mention.within_longer_name, mention.end - mention.start
 
 
 def clipped(score: float) -> float:

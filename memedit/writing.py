@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from memedit.arguments import check_namespace, check_note
-from memedit.conflicts import knows_encoder, same_target
+from memedit.conflicts import knows_encoder, same_target, texts_asked
 from memedit.errors import (
     EditChanged,
     EditConflict,
@@ -37,6 +37,7 @@ from memedit.planning import (
 )
 from memedit.proposals import described
 from memedit.protocols import EditRecord, Vectors
+from memedit.scope.relation import shipped
 from memedit.view import View
 
 
@@ -217,6 +218,7 @@ class Writer:
             on_conflict,
             self._view.timeline.now if now is None else now,
             encode=self._view.encoder.encode if self._compares else None,
+            asks=shipped().logits if self._compares else None,
             vectors=relations,
             pending=pending,
         )
@@ -224,6 +226,7 @@ class Writer:
     def relations(self, proposals: Sequence[Proposal], namespace: str) -> dict[str, Vectors]:
         """Vectors of the relations that planning is going to compare, made before any lock."""
         texts: dict[str, None] = {}
+        asked: dict[tuple[str, str], None] = {}
         with self._view.lock:
             self._view.refresh()
             if self._compares:
@@ -233,8 +236,10 @@ class Writer:
                         if not same_target(proposal.edit, record.edit):
                             compared = texts_compared(proposal.edit, record.edit)
                             texts.update(dict.fromkeys(compared))
+                            asked.update(dict.fromkeys(texts_asked(proposal.edit, record.edit)))
         if not texts:
             return {}
+        shipped().logits(list(asked))  # remembered there
         return dict(zip(texts, self._view.encoder.encode(list(texts)), strict=True))
 
     def put_lacking(self, transaction: Transaction, edit_ids: Sequence[str]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,8 +26,12 @@ def memory(path: Path) -> Iterator[EditMemory]:
         yield opened
 
 
-def friend(name: str, **rest: object) -> Edit:
-    return structured("Ann", "{} is a friend of", name, **rest)
+def friend(name: str, *, subject: str = "Ann", **rest: Any) -> Edit:
+    return structured(subject, "{} is a friend of", name, **rest)
+
+
+def capital(target: str, **rest: Any) -> Edit:
+    return structured("France", "The capital of {} is", target, **{"id": target, **rest})
 
 
 def test_superseding_needs_no_shared_words_and_a_revert_undoes_it(memory: EditMemory) -> None:
@@ -78,9 +84,6 @@ def test_events_of_a_namespace_keep_their_numbers(memory: EditMemory) -> None:
 
 
 def test_what_stands_beside_another_is_disputed(memory: EditMemory) -> None:
-    def capital(target: str) -> Edit:
-        return structured("France", "The capital of {} is", target, id=target)
-
     memory.add([capital("Lyon"), sentence("Iron floats.", id="iron")])
     memory.add(capital("Nice"), on_conflict="keep-both")
     assert [record.edit.id for record in memory.disputed()] == ["Nice"]
@@ -89,6 +92,38 @@ def test_what_stands_beside_another_is_disputed(memory: EditMemory) -> None:
     assert memory.conflicts("iron") == []
     memory.revert("Nice")
     assert memory.disputed() == memory.conflicts("Lyon") == []
+
+
+def test_what_is_disputed_is_found_without_looking_at_every_edit(path: Path) -> None:
+    def calls(count: int) -> int:
+        """Of functions while the disputed edits among so many others are found."""
+        file = path.with_name(f"{count}.db")
+        with EditMemory(file, HashEncoder()) as memory:
+            memory.add([friend(f"Friend {i}", subject=f"Person {i}") for i in range(count)])
+            memory.add(capital("Lyon"))
+            memory.add([capital("Nice"), capital("Metz")], on_conflict="keep-both")
+            memory.add(capital("Brest"), namespace="other")
+            memory.add(capital("Nancy", id="there"), namespace="other", on_conflict="keep-both")
+        made = 0
+
+        def count_call(frame: object, event: str, argument: object) -> None:
+            nonlocal made
+            made += event == "call"
+
+        # Opened again: edits that stand alone have no objects then.
+        with EditMemory(file, HashEncoder()) as memory:
+            sys.setprofile(count_call)
+            try:
+                found = memory.disputed()
+            finally:
+                sys.setprofile(None)
+            assert [record.edit.id for record in found] == ["Nice", "Metz"]
+            assert [record.edit.id for record in memory.disputed("other")] == ["there"]
+            memory.revert("Nice")
+            assert [record.edit.id for record in memory.disputed()] == ["Metz"]
+        return made
+
+    assert calls(2_000) <= calls(20)
 
 
 def test_find_gives_none_where_get_complains(memory: EditMemory) -> None:

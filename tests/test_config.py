@@ -58,3 +58,13 @@ def test_a_missing_file_is_an_error_not_a_default(tmp_path: Path) -> None:
 
 def test_variables_are_named_after_section_and_option() -> None:
     assert variable("memory", "path") == "MEMEDIT_MEMORY_PATH"
+
+
+def test_thresholds_of_namespaces(tmp_path: Path) -> None:
+    environ = {"MEMEDIT_SCOPE_THRESHOLDS": "legal=0.9, hr = 0.7"}
+    config = load(environ=environ)
+    assert config.scope.by_namespace == {"legal": 0.9, "hr": 0.7}
+    assert load(environ=config.to_environment()) == config
+    for wrong in ("legal", "legal=", "legal=2", "a b=0.5", "legal=0", "=0.5"):
+        with pytest.raises(ConfigError, match=r"scope\.thresholds"):
+            load(environ={"MEMEDIT_SCOPE_THRESHOLDS": wrong})

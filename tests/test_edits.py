@@ -481,3 +481,28 @@ def test_whatever_is_accepted_reads_back_equal(data: dict[str, Any], aliases: li
         if text:
             assert len(text.splitlines()) == 1
             assert not any(token in text for token in CONTROL_TOKENS)
+
+
+@pytest.mark.parametrize(
+    ("text", "subject", "prompt", "target"),
+    [
+        ("The firm that made Xbox is Ford", "Xbox", "The firm that made {} is", "Ford"),
+        ("The city where Ann Li was born is Bonn", "Ann Li", "The city where {} was born is",
+         "Bonn"),
+        ("nu metal was created in the country of India", "nu metal",
+         "{} was created in the country of", "India"),
+        ("sabermetrics was founded by Yuji.", "sabermetrics", "{} was founded by", "Yuji"),
+        ("Foster + Partners was founded by Jo", "Foster + Partners", "{} was founded by", "Jo"),
+        ("1948 Cleveland Indians season is associated with Ann", "1948 Cleveland Indians season",
+         "{} is associated with", "Ann"),
+        ("Estádio da Luz (1954) is owned by Ann", "Estádio da Luz (1954)", "{} is owned by", "Ann"),
+        ("Our office was moved to Bonn", None, None, None),
+        ("Everyone was invited by Ann", None, None, None),
+        ("the old office near the bridge was moved to Bonn", None, None, None),
+    ],
+)  # fmt: skip
+def test_sentences_about_what_was_done(
+    text: str, subject: str | None, prompt: str | None, target: str | None
+) -> None:
+    made = sentence(text)
+    assert (made.subject, made.prompt, made.target) == (subject, prompt, target)

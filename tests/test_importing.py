@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,15 @@ import pytest
 
 from memedit.encoders import HashEncoder
 from memedit.errors import EditConflict, InvalidEdit, InvalidInput
-from memedit.importing import ImportReport, Source, dry_run, import_edits, read_source
+from memedit.importing import (
+    LONGEST_LINE,
+    Format,
+    ImportReport,
+    Source,
+    dry_run,
+    import_edits,
+    read_source,
+)
 from memedit.memory import EditMemory
 
 CSV = """\ufeffsubject,prompt,target,aliases,expires_at
@@ -28,7 +38,7 @@ def memory(tmp_path: Path) -> Iterator[EditMemory]:
 
 def lines(*statements: object) -> Source:
     text = "\n".join(s if isinstance(s, str) else json.dumps(s) for s in statements)
-    return read_source(text.encode(), "jsonl", 1_000.0)
+    return read_source(io.BytesIO(text.encode()), "jsonl", 1_000.0)
 
 
 def many(count: int, start: int = 0) -> Source:
@@ -40,7 +50,7 @@ def run(memory: EditMemory, source: Source, **options: object) -> ImportReport:
 
 
 def test_a_csv_is_read_with_its_times_and_aliases(memory: EditMemory) -> None:
-    report = run(memory, read_source(CSV.encode(), "csv", 1_000.0))
+    report = run(memory, read_source(io.BytesIO(CSV.encode()), "csv", 1_000.0))
     assert (report.added, report.unchanged, report.errors) == (3, 0, [])
     (one,) = report.superseded
     assert one.line == 4
@@ -60,13 +70,13 @@ def test_a_csv_is_read_with_its_times_and_aliases(memory: EditMemory) -> None:
 )
 def test_what_is_no_csv_of_edits_is_refused(text: str, says: str) -> None:
     with pytest.raises(InvalidInput, match=says):
-        read_source(text.encode(), "csv", 0.0)
+        read_source(io.BytesIO(text.encode()), "csv", 0.0)
     with pytest.raises(InvalidInput, match="no CSV"):
-        read_source(b"statement\n\xff\n", "csv", 0.0)
+        read_source(io.BytesIO(b"statement\n\xff\n"), "csv", 0.0)
 
 
 def test_a_dry_run_says_what_an_import_does_and_writes_nothing(memory: EditMemory) -> None:
-    memory.add(lines({"statement": "The capital of France is Lyon.", "id": "a"}).lines[0][1].edit)  # type: ignore[union-attr]
+    run(memory, lines({"statement": "The capital of France is Lyon.", "id": "a"}))
     source = lines(
         {"statement": "The capital of France is Lyon."},
         {"statement": "The capital of France is Nice.", "id": "b"},
@@ -138,3 +148,93 @@ def test_a_refused_conflict_names_its_line_and_keeps_the_batches_before(memory: 
     assert len(memory) == 2
     assert run(memory, source, on_conflict="keep-both").skipped == 2
     assert len(memory) == 3
+
+
+def written(path: Path, form: Format, count: int) -> Path:
+    facts = (f"Fact number {number} of many that are all of one length." for number in range(count))
+    with path.open("w") as file:
+        if form == "csv":
+            file.write("statement,source\n")
+            file.writelines(f'{fact},"a source, quoted"\n' for fact in facts)
+        else:
+            file.writelines(json.dumps({"statement": fact}) + "\n" for fact in facts)
+    return path
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_a_source_is_never_in_memory_as_a_whole(tmp_path: Path, form: Format) -> None:
+    def peak(count: int) -> int:
+        path = written(tmp_path / f"{count}.{form}", form, count)
+        tracemalloc.start()
+        try:
+            with path.open("rb") as file:
+                source = read_source(file, form, 1_000.0)
+                found = sum(len(batch) for batch in source.batches(0, 20))
+            assert (source.total, found, source.errors) == (count, count, ())
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(10)  # what is made once is made
+    assert peak(2_000) < 1.2 * peak(1_000)
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "fingerprint"),
+    [
+        ("jsonl", '{"statement": "Iron floats."}\n\n', "763d5c8e2c8ec029561235a7f170765d"),
+        ("csv", CSV, "d5b4debb2101f619e5b72d2ae2dc6a70"),
+    ],
+)
+def test_fingerprints_stay_so_that_old_imports_go_on(
+    form: Format, text: str, fingerprint: str
+) -> None:
+    assert read_source(io.BytesIO(text.encode()), form, 1_000.0).fingerprint == fingerprint
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_an_import_from_a_file_goes_on_in_the_middle(
+    memory: EditMemory, tmp_path: Path, form: Format
+) -> None:
+    with written(tmp_path / "edits", form, 25).open("rb") as file:
+        progress = import_edits(memory, read_source(file, form, 1_000.0), batch=10)
+        assert next(progress).done == 10
+        progress.close()
+        # The same reader again: it begins anew.
+        report = run(memory, read_source(file, form, 1_000.0), batch=10)
+        assert (report.skipped, report.added, report.total) == (10, 15, 25)
+    assert [record.edit.statement.split()[2] for record in memory.records()] == [
+        str(number) for number in range(25)
+    ]
+
+
+def test_a_file_that_is_written_to_meanwhile_stops_its_import(
+    memory: EditMemory, tmp_path: Path
+) -> None:
+    path = written(tmp_path / "edits", "jsonl", 2_000)
+    with path.open("rb") as file:
+        source = read_source(file, "jsonl", 1_000.0)
+        progress = import_edits(memory, source, batch=10)
+        next(progress)
+        with path.open("a") as other:
+            other.write('{"statement": "Iron floats."}\n')
+        with pytest.raises(InvalidInput, match="written to while it was being imported"):
+            next(progress)
+        with pytest.raises(InvalidInput, match="written to"):
+            dry_run(memory, source)
+        assert len(memory) == 10
+        # It is another source now, of which ten lines are there already.
+        report = run(memory, read_source(file, "jsonl", 1_000.0))
+        assert (report.skipped, report.unchanged, report.added) == (0, 10, 1_991)
+
+
+def test_a_line_without_end_is_one_bad_line(memory: EditMemory) -> None:
+    long = '{"statement": "' + "x" * LONGEST_LINE + '"}'
+    source = lines({"statement": "A b."}, long, {"statement": "C d."}, long)
+    assert [(error.line, "longer than" in error.message) for error in source.errors] == [
+        (2, True),
+        (4, True),
+    ]
+    assert run(memory, source, skip_bad=True).added == 2
+    with pytest.raises(InvalidInput, match="longer than"):
+        read_source(io.BytesIO(f"statement\n{long}\n".encode()), "csv", 0.0)

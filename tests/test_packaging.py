@@ -47,6 +47,7 @@ def expected() -> set[str]:
     """Every file that an installation of memedit must hold, as a path below site-packages."""
     homes = {"memedit": ROOT / "memedit"} | {f"memedit/{name}": ROOT / name for name in LINKS}
     kinds = {".py", ".j2", ".json", ".jsonl", ".toml", ".txt", ".typed"}
+    kinds |= {".css", ".html", ".js", ".svg"}
     return {
         f"{prefix}/{file.relative_to(home).as_posix()}"
         for prefix, home in homes.items()

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from memedit.prompt import ChatPrompt, TextPrompt
+from memedit.prompt import ASKED, ChatPrompt, TextPrompt
 
 CHATML = (
     "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nOld?<|im_end|>\n"
@@ -95,3 +95,39 @@ def test_a_chat_that_asks_nothing_in_words_stays_as_it_is(messages: Any) -> None
     prompt = ChatPrompt(messages)
     assert prompt.query.strip() == ""
     assert prompt.with_evidence("E. ") is prompt
+
+
+def chat(*turns: str) -> ChatPrompt:
+    roles = ("user", "assistant")
+    return ChatPrompt(
+        tuple({"role": roles[i % 2], "content": text} for i, text in enumerate(turns))
+    )
+
+
+def test_a_question_that_leans_on_earlier_turns_is_seen_with_them() -> None:
+    leaning = chat("Tell me about Acme.", "It makes belts.", "And who runs it now?")
+    assert leaning.query == "And who runs it now?"
+    assert leaning.in_context == f"Tell me about Acme.\nIt makes belts.{ASKED}And who runs it now?"
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        ("Who runs it?",),
+        ("Tell me about Acme.", "Yes.", "Who runs Siemens?"),
+        ("Tell me about Acme.", "Yes.", "Summarise this: " + "one more word " * 30),
+    ],
+)
+def test_a_question_that_stands_alone_is_seen_alone(turns: tuple[str, ...]) -> None:
+    assert chat(*turns).in_context == turns[-1]
+
+
+def test_of_earlier_turns_only_the_last_and_their_ends_are_seen() -> None:
+    long = "x" * 5_000 + " Acme."
+    asked = chat(long, "ok", long, "ok", long, "ok", "Who runs it?").in_context
+    assert asked.count("Acme") == 2
+    assert len(asked) < 2_200
+    system = {"role": "system", "content": "Acme only."}
+    assert ChatPrompt((system, {"role": "user", "content": "Who runs it?"})).in_context == (
+        "Who runs it?"
+    )

@@ -42,8 +42,9 @@ def seen(memory: EditMemory, namespace: str = "default") -> list[object]:
     """Everything that queries can tell."""
     queries = [f"Who is the mayor of Town {i}?" for i in range(0, 60, 3)]
     return [
-        [(c.edit.id, round(c.cosine, 3), c.mention) for c in candidates]
-        for candidates in memory.candidates(queries, namespace, 5)
+        [(c.edit.id, c.mention, c.likeness) for c in candidates]
+        + [(r.edit.id, round(cosine, 3)) for r, cosine in memory.search(query, 5, namespace)]
+        for query, candidates in zip(queries, memory.candidates(queries, namespace, 5), strict=True)
     ]
 
 

@@ -20,6 +20,7 @@ from memedit.cli import (
     explain,
     keys,
     memory,
+    scope,
     serve,
 )
 from memedit.cli.options import WANTS_JSON
@@ -75,5 +76,6 @@ app.command("explain")(explain.explain)
 app.command("ask")(ask.ask)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
+app.add_typer(scope.app, name="scope", no_args_is_help=True)
 app.command("datasets")(datasets.datasets)
 app.command("demo")(demo.demo)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from tempfile import TemporaryFile
+from typing import Annotated, Any, BinaryIO, get_args
 
 import typer
 
@@ -269,15 +271,10 @@ def import_(
     as_json: JsonOption = False,
 ) -> None:
     """Add the edits of a file; run again after an interruption, it goes on where it was."""
-    try:
-        data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-    except OSError as error:
-        raise InvalidInput(f"{file} cannot be read: {error}") from error
-    source = read_source(
-        data, form or ("csv" if file.suffix.lower() == ".csv" else "jsonl"), time.time()
-    )
+    form = form or ("csv" if file.suffix.lower() == ".csv" else "jsonl")
     report = ImportReport()
-    with _memory(memory, namespace, config) as (opened, space):
+    with _opened(file) as lines, _memory(memory, namespace, config) as (opened, space):
+        source = read_source(lines, form, time.time())
         if dry_run:
             report = plan_import(
                 opened, source, namespace=space, on_conflict=on_conflict, batch=batch, again=again
@@ -300,6 +297,22 @@ def import_(
         print_json(asdict(report))
         return
     _say_report(report, space)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[BinaryIO]:
+    """A file to be read more than once; what can be read only once is copied to the disk first."""
+    with ExitStack() as stack:
+        try:
+            is_input = str(file) == "-"
+            given = sys.stdin.buffer if is_input else stack.enter_context(file.open("rb"))
+            if is_input or not given.seekable():
+                copy = stack.enter_context(TemporaryFile())
+                shutil.copyfileobj(given, copy)
+                given = copy
+        except OSError as error:
+            raise InvalidInput(f"{file} cannot be read: {error}") from error
+        yield given
 
 
 def _say_report(report: ImportReport, space: str) -> None:

@@ -45,14 +45,14 @@ def explain(
             (
                 Text("✓" if row.accepted else ""),
                 f"{row.probability:.3f}",
-                f"{row.cosine:.3f}",
+                "" if row.relation is None else f"{row.relation:.3f}",
                 row.mention or "",
                 row.edit.id,
                 row.edit.statement,
             )
             for row in decision.considered
         ]
-        columns = ("", "probability", "similarity", "mention", "id", "statement")
+        columns = ("", "probability", "relation", "mention", "id", "statement")
         print_table("considered", columns, rows)
     timings = "  ".join(f"{name} {ms:.1f}" for name, ms in decision.timings.items())
     say(timings)

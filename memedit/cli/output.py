@@ -74,8 +74,11 @@ def decision_mapping(decision: Decision) -> dict[str, Any]:
             {
                 "id": row.edit.id,
                 "statement": row.edit.statement,
-                "similarity": round(row.cosine, 4),
                 "mention": row.mention,
+                "relation": None if row.relation is None else round(row.relation, 4),
+                "asked": row.asked,
+                "stated": row.stated,
+                "similarity": None if row.cosine is None else round(row.cosine, 4),
                 "probability": round(row.probability, 4),
                 "accepted": row.accepted,
             }

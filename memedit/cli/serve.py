@@ -88,6 +88,7 @@ def _vllm(model: str, options: list[str], config: Config, as_json: bool) -> None
     _check_model(model, list(PACKAGED))
     # By name: nothing in memedit imports what an adapter imports.
     adapter = import_module("memedit.adapters.vllm_server")
+    adapter.check(config)
     if model in PACKAGED:
         if "--served-model-name" not in options:
             options = [*options, "--served-model-name", model]

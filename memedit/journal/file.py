@@ -223,6 +223,15 @@ class Journal:
             ).fetchall()
         return [self._event(row) for row in rows]
 
+    def count_of(self, namespace: str) -> int:
+        """How many events of one namespace there are."""
+        with self._reading, self._translated():
+            self._check_file()
+            (count,) = self._reader.execute(
+                "SELECT count(*) FROM events WHERE namespace = ?", (namespace,)
+            ).fetchone()
+        return int(count)
+
     def encoders(self) -> list[str]:
         """Names of the encoders whose vectors the file holds, in the order of their first use."""
         with self._reading, self._translated():

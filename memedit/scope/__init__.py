@@ -1,10 +1,12 @@
 """Is this query about one of these edits?
 
-One classifier a file, each behind :class:`memedit.protocols.ScopeClassifier`; its weights are
-data beside it. :mod:`memedit.scope.mention` looks at similarity and at whether the subject is
-meant.
+:class:`VerifiedScope` is what is used, behind :class:`memedit.protocols.ScopeClassifier`. It asks
+:mod:`memedit.scope.reading` what of a query may be about an edit and
+:mod:`memedit.scope.relation` whether that asks the edit's relation. The weights are data in
+``verifier/`` beside it, made by :mod:`memedit.training`.
 """
 
-from memedit.scope.mention import MentionScope
+from memedit.scope.relation import RelationVerifier
+from memedit.scope.verified import VerifiedScope
 
-__all__ = ["MentionScope"]
+__all__ = ["RelationVerifier", "VerifiedScope"]

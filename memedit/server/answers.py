@@ -21,7 +21,7 @@ logger = logging.getLogger("memedit.server")
 EVIDENCE_TOKENS = "memedit_evidence_tokens"
 """The member of ``usage`` that says how many of its prompt tokens are evidence."""
 
-_REFUSING = frozenset({400, 413, 422})
+REFUSING = frozenset({400, 413, 422})
 """Statuses with which servers refuse a prompt that exceeds the model's context."""
 
 _TOO_LONG = re.compile(
@@ -38,6 +38,11 @@ _PATIENCE = 2.0
 
 MOST_HEADER = 900
 """Most bytes of ids in ``x-memedit-edits``; what does not fit is counted."""
+
+
+def is_too_long(status: int, said: bytes) -> bool:
+    """Whether a refusal's status, or else what it says, asks for a shorter prompt."""
+    return status == 413 or bool(_TOO_LONG.search(said))
 
 
 def tagging(send: Send, added: Headers) -> Send:
@@ -86,7 +91,7 @@ class Attempt:
 
     async def __call__(self, message: Message) -> None:
         """An ASGI ``send``."""
-        if message["type"] == "http.response.start" and message["status"] in _REFUSING:
+        if message["type"] == "http.response.start" and message["status"] in REFUSING:
             self.refused = True
             self._status = message["status"]
             self._encoded = header(message.get("headers", ()), b"content-encoding") is not None
@@ -98,7 +103,7 @@ class Attempt:
     @property
     def too_long(self) -> bool:
         """Whether a shorter prompt may be taken, as far as the refusal can be read."""
-        return self._status == 413 or self._encoded or bool(_TOO_LONG.search(self._said))
+        return self._encoded or is_too_long(self._status, self._said)
 
 
 class Held:

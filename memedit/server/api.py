@@ -14,15 +14,17 @@ import base64
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import islice
-from typing import Annotated, Any, TypeVar, get_args
+from tempfile import TemporaryFile
+from typing import Annotated, Any, BinaryIO, TypeVar, get_args
 
 from fastapi import Body, Depends, FastAPI, Header, Query, Request, Response
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import SkipJsonSchema
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
 import memedit
@@ -30,10 +32,11 @@ from memedit.assemble import Parts
 from memedit.config import Config
 from memedit.edits import Edit, from_mapping, new_id, with_id
 from memedit.errors import EditNotFound, InvalidEdit, InvalidInput, WrongState
-from memedit.importing import Format, ImportReport, Source, dry_run, import_edits, read_source
+from memedit.importing import Format, ImportReport, dry_run, import_edits, read_source
+from memedit.journal import Event
 from memedit.memory import proposal_of_mapping
-from memedit.planning import Proposal
-from memedit.prompt import ChatPrompt, TextPrompt
+from memedit.planning import Planned, Proposal
+from memedit.prompt import ASKED, ChatPrompt, TextPrompt
 from memedit.protocols import EditRecord, State
 from memedit.server.api_errors import CODES, ApiError, answer_errors
 from memedit.server.api_models import (
@@ -50,13 +53,16 @@ from memedit.server.api_models import (
     EditObject,
     ErrorBody,
     EventList,
+    EventObject,
     Explain,
     Explanation,
     Found,
     FoundList,
     GetQuery,
+    HistoryQuery,
     Imported,
     ImportQuery,
+    KeyObject,
     ListQuery,
     NewEdit,
     PageQuery,
@@ -65,6 +71,8 @@ from memedit.server.api_models import (
     Said,
     Search,
     Supersede,
+    TriedPrompt,
+    TriedPrompts,
     Where,
     disputed,
     edit_members,
@@ -77,6 +85,8 @@ from memedit.server.api_models import (
 from memedit.server.audit import Audit
 from memedit.server.door import CALLER, PATH, ROLE, Caller, Guard
 from memedit.server.keys import Keys, Role
+from memedit.server.recent import RecentPrompts
+from memedit.server.trial import tried
 
 T = TypeVar("T")
 
@@ -89,12 +99,13 @@ _LONGEST_ID = 64
 _EXPORTED_AT_ONCE = 500
 
 
-def edits_api(parts: Parts, config: Config) -> Guard:
+def edits_api(parts: Parts, config: Config, recent: RecentPrompts | None = None) -> Guard:
     """The edits API of a memory.
 
     Args:
-        parts: the memory, and the router that explains.
+        parts: the memory, and router and routes that explain.
         config: where the memory is, which namespace is the server's own, the longest body.
+        recent: the prompts that dry runs try edits on.
 
     Raises:
         AccessFileError: the keys cannot be read.
@@ -103,7 +114,7 @@ def edits_api(parts: Parts, config: Config) -> Guard:
     server = config.server
     keys.all()  # what is wrong with the file is said now
     return Guard(
-        _Api(parts, audit).app,
+        _Api(parts, audit, recent or RecentPrompts(0)).app,
         keys,
         audit,
         namespace=config.memory.namespace,
@@ -116,8 +127,12 @@ def _caller(request: Request) -> Caller:
     return caller
 
 
-async def _raw(request: Request) -> bytes:
-    return await request.body()
+async def _spooled(request: Request) -> AsyncIterator[BinaryIO]:
+    """The body on the disk: an import is read more than once, and never at once."""
+    with TemporaryFile() as file:
+        async for piece in request.stream():
+            await run_in_threadpool(file.write, piece)
+        yield file
 
 
 By = Annotated[Caller, Depends(_caller)]
@@ -203,10 +218,11 @@ _MADE = _with_headers("ETag", "Location")
 class _Api:
     """The operations. Those without ``async`` run on a thread each: the memory may block."""
 
-    def __init__(self, parts: Parts, audit: Audit) -> None:
+    def __init__(self, parts: Parts, audit: Audit, recent: RecentPrompts) -> None:
         self._memory = parts.memory
-        self._router = parts.router
+        self._parts = parts
         self._audit = audit
+        self._recent = recent
         self.app = FastAPI(
             title="memedit edits",
             version=memedit.__version__,
@@ -293,24 +309,43 @@ class _Api:
         """What would happen to a prompt, and why; no model is asked."""
         if (body.prompt is None) == (body.messages is None):
             raise ApiError("invalid_request", "give either prompt or messages", param="prompt")
+        asked: ChatPrompt | TextPrompt
         if body.messages is not None:
-            asked = ChatPrompt(tuple(body.messages)).query
+            asked = ChatPrompt(tuple(body.messages))
         else:
-            asked = TextPrompt(body.prompt or "").query
-        (decision,) = self._router.decide([asked], by.namespace)
-        return explanation(asked, decision)
+            asked = TextPrompt(body.prompt or "")
+        (decision,) = self._parts.router.decide([asked.in_context], by.namespace)
+        rewritten = None
+        if decision.edits:
+            first = self._parts.routes[decision.route].rewrites(asked, decision.edits)[0]
+            rewritten = first.text if isinstance(first, TextPrompt) else list(first.messages)
+        return explanation(asked.query, decision, rewritten)
 
     @_Operation.of("GET", f"{PATH}/history", "read", EventList, "invalid_cursor")
-    def history(self, by: By, query: Annotated[PageQuery, Query()]) -> EventList:
-        """What happened to the namespace's edits, the oldest first."""
-        digest = _digest(by.namespace, "history")
+    def history(self, by: By, query: Annotated[HistoryQuery, Query()]) -> EventList:
+        """What happened to the namespace's edits, page by page."""
+        digest = _digest(by.namespace, "history", query.order)
+        if query.order == "desc":
+            return self._newest(by, query, digest)
         start = _start(query.cursor, digest)
         events = self._memory.events(by.namespace, start, query.limit + 1)
         page, more = _page(iter(events), query.limit)
         return EventList(
-            data=[event_object(event) for event in page],
+            data=self._told(page),
             has_more=more,
             next_cursor=_cursor(digest, start + len(page)) if more else None,
+        )
+
+    def _newest(self, by: Caller, query: HistoryQuery, digest: str) -> EventList:
+        """A page of what happened, the newest first; the cursor says how many came before it."""
+        count = self._memory.count_events(by.namespace)
+        end = count if query.cursor is None else min(_start(query.cursor, digest), count)
+        start = max(0, end - query.limit)
+        events = self._memory.events(by.namespace, start, end - start)
+        return EventList(
+            data=self._told(events[::-1]),
+            has_more=start > 0,
+            next_cursor=_cursor(digest, start) if start else None,
         )
 
     @_Operation.of("GET", f"{_ONE}/history", "read", EventList, "edit_not_found")
@@ -318,7 +353,7 @@ class _Api:
         """What happened to one edit, the oldest first."""
         record = self._get(by, edit_id)
         events = self._memory.history(record.edit.id)
-        return EventList(data=[event_object(event) for event in events])
+        return EventList(data=[event_object(event, record.edit.statement) for event in events])
 
     @_Operation.of("GET", f"{PATH}/conflicts", "read", DisputedList, "invalid_cursor")
     def conflicts(self, by: By, query: Annotated[PageQuery, Query()]) -> DisputedList:
@@ -355,6 +390,19 @@ class _Api:
             data=[AuditLine(**line) for line in page],
             has_more=more,
             next_cursor=_cursor(digest, start + len(page)) if more else None,
+        )
+
+    @_Operation.of("GET", f"{PATH}/key", "read", KeyObject)
+    def key(self, by: By, query: Annotated[Where, Query()]) -> KeyObject:
+        """What the key that came along may do."""
+        known = by.key.namespaces or sorted({by.namespace, *self._memory.namespaces()})
+        return KeyObject(
+            id=by.key.id,
+            name=by.key.name,
+            role=by.key.role,
+            namespace=by.namespace,
+            namespaces=list(known),
+            all_namespaces=not by.key.namespaces,
         )
 
     @_Operation.of("GET", f"{PATH}/openapi.json", "read", None, listed=False)
@@ -395,7 +443,9 @@ class _Api:
         if query.dry_run:
             response.status_code = 200
             planned = self._memory.preview(proposals, by.namespace, policy)
-            return PreviewList(data=[preview(one) for one in planned])
+            return PreviewList(
+                data=[preview(one) for one in planned], recent=self._tried(by, planned)
+            )
         with self._audit.change(
             "add", key=by.key, namespace=by.namespace, request=by.request
         ) as to:
@@ -504,7 +554,7 @@ class _Api:
     def import_(
         self,
         by: By,
-        data: Annotated[bytes, Depends(_raw)],
+        file: Annotated[BinaryIO, Depends(_spooled)],
         query: Annotated[ImportQuery, Query()],
         request: Request,
     ) -> Imported:
@@ -514,7 +564,9 @@ class _Api:
             raise ApiError(
                 "unsupported_media_type", f"an import is sent as {' or '.join(_FORMATS)}"
             )
-        source = self._admitted(by, read_source(data, _FORMATS[kind], time.time()), query.ids)
+        source = read_source(
+            file, _FORMATS[kind], time.time(), lambda given: _admitted(by, given, query.ids)
+        )
         policy = POLICIES[query.policy]
         if query.dry_run:
             return imported(
@@ -530,7 +582,7 @@ class _Api:
             lines = [{"line": bad.line, "message": bad.message} for bad in source.errors]
             raise ApiError(
                 "invalid_edit",
-                f"{len(lines):,} of {len(source.lines):,} lines are bad, and nothing was added; "
+                f"{len(lines):,} of {source.total:,} lines are bad, and nothing was added; "
                 "put them right, or leave them out with skip_bad=true",
                 more={"lines": lines},
             )
@@ -597,6 +649,29 @@ class _Api:
                 seen=None if if_match is None else record,
             )
 
+    def _tried(self, by: Caller, planned: Sequence[Planned]) -> TriedPrompts | None:
+        """What the edits that are planned would change of the namespace's recent prompts."""
+        if not self._recent.most:
+            return None
+        recent = self._recent.of(by.namespace)
+        found = tried(self._parts, planned, [prompt for prompt, _ in recent], by.namespace)
+        return TriedPrompts(
+            tried=len(recent),
+            changed=[
+                TriedPrompt(
+                    prompt=recent[one.prompt][0].rpartition(ASKED)[2],
+                    times=recent[one.prompt][1],
+                    before=list(one.before),
+                    after=list(one.after),
+                )
+                for one in found
+            ],
+        )
+
+    def _told(self, events: Sequence[Event]) -> list[EventObject]:
+        """Events with what their edits say."""
+        return [event_object(e, self._memory.get(e.edit_id).edit.statement) for e in events]
+
     def _proposal(
         self, by: Caller, one: NewEdit, key: str | None, number: int, where: str, now: float
     ) -> Proposal:
@@ -608,22 +683,6 @@ class _Api:
             return replace(proposal_of_mapping(given, where, now), where=where)
         except InvalidInput as error:
             raise InvalidEdit(f"{where}{error}") from error
-
-    def _admitted(self, by: Caller, source: Source, ids: str) -> Source:
-        """A source with the ids that its edits may have here."""
-
-        def admitted(given: Proposal | str) -> Proposal | str:
-            if isinstance(given, str):
-                return given
-            if ids == "new" or (by.key.namespaces and not _is_within(by, given.edit.id)):
-                return replace(given, edit=with_id(given.edit, new_id()))
-            try:
-                _check_id(by, given.edit.id)
-            except InvalidEdit as error:
-                return str(error)
-            return given
-
-        return replace(source, lines=tuple((n, admitted(given)) for n, given in source.lines))
 
     def _after(
         self, records: Sequence[EditRecord], query: PageQuery, by: Caller, digest: str
@@ -684,6 +743,17 @@ def _id_for(by: Caller, idempotency_key: str | None, number: int) -> str:
         return new_id()
     name = json.dumps([by.namespace, _mark(by, idempotency_key), number])
     return f"ed-{blake2b(name.encode(), digest_size=8).hexdigest()}"
+
+
+def _admitted(by: Caller, given: Proposal, ids: str) -> Proposal | str:
+    """An imported edit with the id that it may have here, or what is wrong with its own."""
+    if ids == "new" or (by.key.namespaces and not _is_within(by, given.edit.id)):
+        return replace(given, edit=with_id(given.edit, new_id()))
+    try:
+        _check_id(by, given.edit.id)
+    except InvalidEdit as error:
+        return str(error)
+    return given
 
 
 def _is_within(by: Caller, edit_id: str) -> bool:

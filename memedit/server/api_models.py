@@ -30,6 +30,7 @@ from memedit.journal import Event, EventKind
 from memedit.memory import MAX_NOTE
 from memedit.planning import Conflict, OnConflict, Planned
 from memedit.protocols import Decision, EditRecord, State
+from memedit.server.keys import Role
 
 MAX_EDITS = 1_000
 """Most edits of one request to add; an import takes more."""
@@ -41,7 +42,10 @@ MAX_QUERY = 16_000
 """Longest text to search by, in characters."""
 
 RESERVED = frozenset(
-    {"audit", "conflicts", "explain", "export", "history", "import", "openapi.json", "search"}
+    {
+        *("audit", "conflicts", "explain", "export", "history"),
+        *("import", "key", "openapi.json", "search"),
+    }
 )
 """Ids that an edit cannot have here: they are paths of the API."""
 
@@ -209,6 +213,12 @@ class PageQuery(Where):
     ] = None
 
 
+class HistoryQuery(PageQuery):
+    """Parameters of the list of what happened."""
+
+    order: Annotated[Literal["asc", "desc"], Field(description="Oldest or newest first.")] = "asc"
+
+
 class ListQuery(PageQuery):
     """Parameters of the list of edits."""
 
@@ -330,11 +340,31 @@ class Preview(BaseModel):
     problem: str
 
 
+class TriedPrompt(BaseModel):
+    """A prompt that would be answered otherwise."""
+
+    prompt: str
+    times: Annotated[int, Field(description="How often it came since it is kept.")]
+    before: Annotated[list[str], Field(description="Ids of the edits that answer it now.")]
+    after: Annotated[list[str], Field(description="Ids of those that would.")]
+
+
+class TriedPrompts(BaseModel):
+    """The recent prompts of the namespace that edits were tried on."""
+
+    tried: Annotated[int, Field(description="How many.")]
+    changed: Annotated[list[TriedPrompt], Field(description="The latest first.")]
+
+
 class PreviewList(BaseModel):
     """What adding edits would come to; nothing was changed."""
 
     object: Literal["preview"] = "preview"
     data: list[Preview]
+    recent: Annotated[
+        TriedPrompts | None,
+        Field(description="Null where the server keeps no prompts (`server.recent_prompts`)."),
+    ]
 
 
 class Disputed(BaseModel):
@@ -362,6 +392,7 @@ class EventObject(BaseModel):
 
     object: Literal["edit.event"] = "edit.event"
     edit_id: str
+    statement: Annotated[str, Field(description="What the edit says.")]
     kind: EventKind
     at: datetime
     author: str
@@ -371,7 +402,7 @@ class EventObject(BaseModel):
 
 
 class EventList(BaseModel):
-    """A page of what happened, the oldest first."""
+    """A page of what happened."""
 
     object: Literal["list"] = "list"
     data: list[EventObject]
@@ -384,8 +415,11 @@ class ConsideredObject(BaseModel):
 
     id: str
     statement: str
-    similarity: float
     mention: str | None
+    relation: float | None = Field(description="That the prompt asks the edit's relation.")
+    asked: str = Field(description="What of the prompt was compared, the subject masked.")
+    stated: str = Field(description="What of the edit it was compared with.")
+    similarity: float | None
     probability: float
     accepted: bool
 
@@ -401,6 +435,10 @@ class Explanation(BaseModel):
     reasons: list[str]
     considered: list[ConsideredObject]
     timings: Annotated[dict[str, float], Field(description="Milliseconds per stage.")]
+    rewritten: Annotated[
+        str | list[dict[str, Any]] | None,
+        Field(description="The prompt as it goes on; null where no edit takes part."),
+    ]
 
 
 class LineProblem(BaseModel):
@@ -430,6 +468,21 @@ class Imported(BaseModel):
     superseded: list[LineSupersedes]
     warnings: list[str]
     errors: list[LineProblem]
+
+
+class KeyObject(BaseModel):
+    """The key that came along."""
+
+    object: Literal["key"] = "key"
+    id: str
+    name: str
+    role: Role
+    namespace: Annotated[str, Field(description="What this request is about.")]
+    namespaces: Annotated[
+        list[str],
+        Field(description="Those that the key grants; where it grants all, those that are known."),
+    ]
+    all_namespaces: Annotated[bool, Field(description="Whether the key grants every namespace.")]
 
 
 class AuditLine(BaseModel):
@@ -547,10 +600,11 @@ def disputed(record: EditRecord, conflicts: Sequence[Conflict]) -> Disputed:
     )
 
 
-def event_object(event: Event) -> EventObject:
+def event_object(event: Event, statement: str) -> EventObject:
     """An event, without its place in the journal, which other namespaces share."""
     return EventObject(
         edit_id=event.edit_id,
+        statement=statement,
         kind=event.kind,
         at=datetime.fromtimestamp(event.at, UTC),
         author=event.author,
@@ -560,8 +614,10 @@ def event_object(event: Event) -> EventObject:
     )
 
 
-def explanation(query: str, decision: Decision) -> Explanation:
-    """A decision and its reasons."""
+def explanation(
+    query: str, decision: Decision, rewritten: str | list[dict[str, Any]] | None
+) -> Explanation:
+    """A decision, its reasons, and what it comes to."""
     return Explanation(
         query=query,
         route=decision.route,
@@ -572,14 +628,18 @@ def explanation(query: str, decision: Decision) -> Explanation:
             ConsideredObject(
                 id=row.edit.id,
                 statement=row.edit.statement,
-                similarity=row.cosine,
                 mention=row.mention,
+                relation=row.relation,
+                asked=row.asked,
+                stated=row.stated,
+                similarity=row.cosine,
                 probability=row.probability,
                 accepted=row.accepted,
             )
             for row in decision.considered
         ],
         timings=dict(decision.timings),
+        rewritten=rewritten,
     )
 
 

@@ -19,6 +19,7 @@ from memedit.server.metrics import Metrics
 from memedit.server.middleware import MemeditMiddleware, Settings
 from memedit.server.operations import Health, Operations
 from memedit.server.proxy import Proxy
+from memedit.server.recent import RecentPrompts
 from memedit.server.spans import Spans
 from memedit.server.upstream import Limits
 
@@ -76,12 +77,14 @@ class Served:
         server = config.server
         metrics = metrics or Metrics(edits=server.edits_in_metrics)
         self._parts = parts
-        api = edits_api(parts, config)
+        recent = RecentPrompts(server.recent_prompts)
+        api = edits_api(parts, config, recent)
         self._spans = Spans(server.spans) if server.spans else None
         self._decider = Decider(
             parts.router,
             freshness=Freshness(config.memory.path),
             remembered=server.decisions,
+            recent=recent,
         )
         middleware = MemeditMiddleware(
             app,

@@ -16,8 +16,11 @@ Headers = list[tuple[bytes, bytes]]
 
 
 def header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
-    """The first value of a header; ``name`` in lower case."""
-    return next((value for key, value in headers if key.lower() == name), None)
+    """The first value of a header; ``name`` in lower case, as ASGI has all of them."""
+    for key, value in headers:
+        if key == name:
+            return value
+    return None
 
 
 def path_of(scope: Scope) -> str:

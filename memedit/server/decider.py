@@ -17,6 +17,7 @@ from typing import TypeVar
 from memedit.protocols import Decision
 from memedit.router import Router
 from memedit.server.freshness import Freshness, Stamp
+from memedit.server.recent import RecentPrompts
 
 T = TypeVar("T")
 
@@ -41,6 +42,7 @@ class Decider:
         batch: most queries in one batch.
         freshness: says for how long a decision counts; without one nothing is remembered.
         remembered: how many decisions are.
+        recent: told of every query that is decided on.
     """
 
     def __init__(
@@ -50,56 +52,74 @@ class Decider:
         batch: int = 64,
         freshness: Freshness | None = None,
         remembered: int = 8_192,
+        recent: RecentPrompts | None = None,
     ) -> None:
         self._router = router
         self._batch = batch
         self._freshness = freshness if remembered > 0 else None
         self._remembered = remembered
-        self._known: OrderedDict[tuple[str, str], tuple[Decision, Stamp]] = OrderedDict()
+        self._recent = recent or RecentPrompts(0)
+        self._known: OrderedDict[tuple[str, str], tuple[Decision, float]] = OrderedDict()
         self._version: object = None
         self._waiting: list[_Waiting] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="memedit-decide")
         self._worker: asyncio.Task[None] | None = None
 
-    def known(self, queries: Sequence[str], namespace: str) -> list[Decision] | None:
-        """What was decided on these queries, where it is known of all of them and still true."""
-        if self._freshness is None:
+    def stamp(self) -> Stamp | None:
+        """How things stand now; ``None`` where nothing can be remembered."""
+        return None if self._freshness is None else self._freshness.stamp()
+
+    def known(
+        self, queries: Sequence[str], namespace: str, stamp: Stamp | None
+    ) -> list[Decision] | None:
+        """What was decided on these queries, where it is known of all of them and still true.
+
+        Args:
+            queries: of one request.
+            namespace: whose edits.
+            stamp: of now.
+        """
+        if stamp is None:
             return None
-        current = self._freshness.now()
-        if current is None:
-            return None
-        version, now = current
-        if version != self._version:
+        if stamp.version != self._version:
             self._known.clear()
-            self._version = version
+            self._version = stamp.version
             return None
         found = []
         for query in queries:
             entry = self._known.get((namespace, query))
             if entry is None:
                 return None
-            decision, (_, until) = entry
-            if until <= now:
+            decision, until = entry
+            if until <= stamp.now:
                 del self._known[namespace, query]
                 return None
             found.append(decision)
         for query in queries:
             self._known.move_to_end((namespace, query))
+        self._recent.saw(queries, namespace)
         return found
 
-    async def decide(self, queries: Sequence[str], namespace: str) -> list[Decision]:
+    async def decide(
+        self, queries: Sequence[str], namespace: str, stamp: Stamp | None = None
+    ) -> list[Decision]:
         """One decision per query, in their order.
+
+        Args:
+            queries: of one request.
+            namespace: whose edits.
+            stamp: from before the decision, so that what is committed meanwhile shows as a change;
+                without one the decisions are not remembered.
 
         Raises:
             MemeditError: as :meth:`Router.decide`.
         """
-        # Before it is made: what is committed meanwhile must show as a change.
-        stamp = self._freshness.stamp() if self._freshness is not None else None
         result: asyncio.Future[list[Decision]] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(queries, namespace, result))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
         decisions = await result
+        self._recent.saw(queries, namespace)
         if stamp is not None:
             self._remember(queries, namespace, decisions, stamp)
         return decisions
@@ -117,13 +137,12 @@ class Decider:
     def _remember(
         self, queries: Sequence[str], namespace: str, decisions: Sequence[Decision], stamp: Stamp
     ) -> None:
-        version, _ = stamp
-        if version != self._version:
+        if stamp.version != self._version:
             self._known.clear()
-            self._version = version
+            self._version = stamp.version
         for query, decision in zip(queries, decisions, strict=True):
             if len(query) <= _LONGEST:
-                self._known[namespace, query] = (replace(decision, timings={}), stamp)
+                self._known[namespace, query] = (replace(decision, timings={}), stamp.until)
         while len(self._known) > self._remembered:
             self._known.popitem(last=False)
 

@@ -112,8 +112,8 @@ class Guard:
         if key is None:
             raise ApiError(
                 "invalid_api_key",
-                "this needs an admin key of memedit's, in X-Memedit-Key or as Authorization: "
-                "Bearer; `memedit keys add` makes one",
+                "this needs an admin key of memedit's, in X-Memedit-Key, in X-Api-Key or as "
+                "Authorization: Bearer; `memedit keys add` makes one",
                 headers={"www-authenticate": "Bearer"},
             )
         role, name = self._needed(scope)
@@ -141,7 +141,7 @@ class Guard:
 
     def _asked(self, scope: Scope, key: Key) -> str:
         """The namespace that a request is about."""
-        named = [v.decode("latin-1") for k, v in scope["headers"] if k.lower() == NAMESPACE_HEADER]
+        named = [v.decode("latin-1") for k, v in scope["headers"] if k == NAMESPACE_HEADER]
         query = scope["query_string"].decode("latin-1")
         named += parse_qs(query, keep_blank_values=True).get("namespace", [])
         if len(set(named)) > 1:
@@ -200,6 +200,8 @@ class Door:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection's scope."""
         if scope["type"] != "http":
+            if scope["type"] == "websocket":
+                scope = {**scope, "headers": without_secrets(scope["headers"])}
             await self._app(scope, receive, send)
             return
         if is_own(scope):
@@ -222,10 +224,8 @@ class Door:
         except AccessFileError as error:
             await translated(error).response()(scope, receive, send)
             return
-        scope = {**scope, ACCESS: access}
-        if access.has_secret:
-            scope["headers"] = without_secrets(scope["headers"])
-        await self._app(scope, receive, send)
+        inner = {**scope, ACCESS: access, "headers": access.headers}
+        await self._app(inner, receive, send)
 
 
 def is_own(scope: Scope) -> bool:

@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from memedit.errors import MemeditError
 from memedit.journal.file import Journal
@@ -19,7 +20,19 @@ _CHUNK = 500
 _UNKNOWN = 1.0
 """Seconds for which a decision counts while the moments at which edits begin are being read."""
 
-Stamp = tuple[object, float]
+
+class Stamp(NamedTuple):
+    """When a decision is made, and for how long it then counts.
+
+    Attributes:
+        version: of the memory's file.
+        now: seconds since the epoch.
+        until: likewise; an edit begins or expires then, or may.
+    """
+
+    version: object
+    now: float
+    until: float
 
 
 class Freshness:
@@ -50,7 +63,7 @@ class Freshness:
         self._closing = False
 
     def stamp(self) -> Stamp | None:
-        """What a decision that is begun now has to be marked with; ``None`` where it is unknown."""
+        """How things stand now; ``None`` where that cannot be found out."""
         try:
             version = self._journal.version()
         except MemeditError:
@@ -58,16 +71,10 @@ class Freshness:
         now = self._clock()
         if version != self._read_to:
             self._read(version)
-            return version, now + _UNKNOWN
+            return Stamp(version, now, now + _UNKNOWN)
         after = bisect.bisect_right(self._moments, now)
-        return version, self._moments[after] if after < len(self._moments) else math.inf
-
-    def now(self) -> tuple[object, float] | None:
-        """The file's version and the time, to compare stamps with; ``None`` where unknown."""
-        try:
-            return self._journal.version(), self._clock()
-        except MemeditError:
-            return None
+        until = self._moments[after] if after < len(self._moments) else math.inf
+        return Stamp(version, now, until)
 
     def close(self) -> None:
         """Closes the file."""

@@ -18,6 +18,7 @@ import fcntl
 import hmac
 import json
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -37,6 +38,9 @@ ROLES: tuple[Role, ...] = get_args(Role)
 
 PREFIX = "mek"
 """How every key begins, so that a scanner for leaked secrets finds it."""
+
+FORM = re.compile(rb"%b-[0-9a-f]{8}-[A-Za-z0-9_-]{43}" % PREFIX.encode())
+"""What a whole key looks like."""
 
 _LONGEST_NAME = 100
 

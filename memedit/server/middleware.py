@@ -28,6 +28,7 @@ from memedit.server.answers import Amended, Attempt, Held, id_headers, tagging
 from memedit.server.asgi import ASGIApp, Message, Receive, Scope, Send, header, path_of, respond
 from memedit.server.body import JsonBody
 from memedit.server.decider import Decider
+from memedit.server.freshness import Stamp
 from memedit.server.metrics import Metrics
 from memedit.server.options import AUTO, MEMBER, Options, read_options
 from memedit.server.spans import Spans
@@ -129,6 +130,7 @@ class _Call:
     id: str
     started: float = field(default_factory=time.perf_counter)
     asked: Asked | None = None
+    stamp: Stamp | None = None
     speculated: str = "-"
 
 
@@ -209,9 +211,10 @@ class MemeditMiddleware:
             await self._send_on(call, plan)
             return
         known = None
+        call.stamp = self._decider.stamp()
         if not asked.ids:
-            queries = [prompt.query for prompt in asked.prompts]
-            known = self._decider.known(queries, asked.options.namespace)
+            queries = [prompt.in_context for prompt in asked.prompts]
+            known = self._decider.known(queries, asked.options.namespace, call.stamp)
         if known is not None and not any(decision.edits for decision in known):
             self._metrics.decided(known, known=True)
             await self._send_on(call, _passing(asked, known))
@@ -249,14 +252,13 @@ class MemeditMiddleware:
         if MEMBER in body.data:
             body = body.without(MEMBER)
             original = body.raw
-        asked = Asked(options, body, original)
         if options.route == PASSTHROUGH:
-            return replace(asked, reason="bypassed")
+            return Asked(options, body, original, reason="bypassed")
         prompts, ids = call.surface.read(body.data), call.surface.tokens(body.data)
         if len(prompts) + len(ids) > self._settings.max_prompts:
             most = f"the request has more than {self._settings.max_prompts} prompts"
-            return replace(asked, reason=most)
-        return replace(asked, prompts=prompts, ids=ids)
+            return Asked(options, body, original, reason=most)
+        return Asked(options, body, original, prompts, ids)
 
     # what follows from it
 
@@ -300,8 +302,9 @@ class MemeditMiddleware:
         decisions = known
         if decisions is None:
             begun = time.perf_counter()
-            queries = [prompt.query for prompt in asked.prompts]
-            decisions = await self._decider.decide(queries, asked.options.namespace)
+            queries = [prompt.in_context for prompt in asked.prompts]
+            namespace = asked.options.namespace
+            decisions = await self._decider.decide(queries, namespace, call.stamp)
             self._metrics.took("decide", time.perf_counter() - begun)
             for stage, spent in decisions[0].timings.items():
                 self._metrics.took(stage.removesuffix("_ms"), spent / 1e3)
@@ -527,8 +530,10 @@ def explanation(plan: Plan) -> dict[str, Any]:
                     {
                         "id": row.edit.id,
                         "statement": row.edit.statement,
-                        "cosine": round(row.cosine, 4),
                         "mention": row.mention,
+                        "relation": None if row.relation is None else round(row.relation, 4),
+                        "asked": row.asked,
+                        "stated": row.stated,
                         "probability": round(row.probability, 4),
                         "accepted": row.accepted,
                     }
@@ -621,7 +626,7 @@ def _passing(asked: Asked, decisions: Sequence[Decision]) -> Plan:
 def _resized(scope: Scope, body: bytes) -> Scope:
     """The scope for another body: its length, and no content encoding."""
     changed = (b"content-length", b"content-encoding", b"transfer-encoding")
-    headers = [(k, v) for k, v in scope["headers"] if k.lower() not in changed]
+    headers = [(k, v) for k, v in scope["headers"] if k not in changed]
     return {**scope, "headers": [*headers, (b"content-length", b"%d" % len(body))]}
 
 

@@ -1,4 +1,4 @@
-"""What an operator asks of a server: is it alive, is it ready, what has it done so far.
+"""What an operator asks of a server: is it alive, is it ready, what has it done, the page.
 
 In front of the middleware, so that these paths answer whatever goes on behind them.
 """
@@ -28,6 +28,7 @@ from memedit.server.asgi import (
     respond,
 )
 from memedit.server.metrics import Metrics
+from memedit.server.page import Page
 
 logger = logging.getLogger("memedit.server")
 
@@ -40,6 +41,8 @@ _FRESH = 1.0
 """Seconds for which an answer about readiness counts: nobody can make a server work by asking."""
 
 _PATIENCE = 5.0
+
+_NOT = "not ready"
 
 
 class Health:
@@ -59,10 +62,14 @@ class Health:
         self._asking = asyncio.Lock()
         self._at = -_FRESH
         self._found: dict[str, str] = {}
+        self._logged: dict[str, str] = {}
         self.draining = False
 
     async def checks(self, scope: Scope) -> dict[str, str]:
-        """``ok``, or what is wrong, by part. At most a second old."""
+        """``ok`` or ``not ready``, by part. At most a second old; the log has what is wrong.
+
+        Everybody may ask, so nobody is told more: errors name files and what is in the process.
+        """
         async with self._asking:
             if time.monotonic() - self._at >= _FRESH:
                 parts = {
@@ -74,9 +81,24 @@ class Health:
                     *(asyncio.wait_for(part, _PATIENCE) for part in parts.values()),
                     return_exceptions=True,
                 )
-                self._found = {name: _told(of) for name, of in zip(parts, told, strict=True)}
+                wrong = {
+                    name: _problem(of)
+                    for name, of in zip(parts, told, strict=True)
+                    if isinstance(of, BaseException)
+                }
+                self._log(wrong)
+                self._found = {name: _NOT if name in wrong else "ok" for name in parts}
                 self._at = time.monotonic()
             return dict(self._found)
+
+    def _log(self, wrong: dict[str, str]) -> None:
+        """Says what is wrong once, and not with every probe, for as long as it is the same."""
+        for name, problem in wrong.items():
+            if self._logged.get(name) != problem:
+                logger.error("the %s is not ready: %s", name, problem)
+        for name in self._logged.keys() - wrong.keys():
+            logger.info("the %s is ready again", name)
+        self._logged = wrong
 
     async def _upstream(self, scope: Scope) -> None:
         status, _ = await asked(self._app, scope, "GET", _UPSTREAM)
@@ -89,7 +111,7 @@ class Health:
 
 
 class Operations:
-    """Health, metrics and the limit on bodies, in front of an application.
+    """Health, metrics, the operator's page and the limit on bodies, in front of an application.
 
     Args:
         app: memedit's middleware and what is behind it.
@@ -113,6 +135,7 @@ class Operations:
         self._metrics = metrics
         self._refuse_body = refuse_body
         self._admits = admits
+        self._page = Page()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection's scope."""
@@ -126,6 +149,8 @@ class Operations:
                 return await self._ready(scope, send)
             if path == METRICS:
                 return await self._tell(scope, send)
+            if self._page.has(path):
+                return await self._page(scope, receive, send)
         if self._refuse_body and scope["method"] not in ("GET", "HEAD"):
             return await self._limited(scope, receive, send)
         return await self._app(scope, receive, send)
@@ -135,7 +160,7 @@ class Operations:
         if self._health.draining:
             checks["server"] = "is shutting down"
         wrong = [name for name, told in checks.items() if told != "ok"]
-        status = {"status": "not ready" if wrong else "ready", "checks": checks}
+        status = {"status": _NOT if wrong else "ready", "checks": checks}
         await respond(send, 503 if wrong else 200, status)
 
     async def _tell(self, scope: Scope, send: Send) -> None:
@@ -186,7 +211,7 @@ class Operations:
         await respond(send, 413, error_body(text, "invalid_request_error", 413))
 
 
-def _told(of: object) -> str:
-    if isinstance(of, TimeoutError):
+def _problem(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
         return f"no answer in {_PATIENCE:g} s"
-    return f"{type(of).__name__}: {of}" if isinstance(of, BaseException) else "ok"
+    return f"{type(error).__name__}: {error}"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from memedit.config import NAMESPACE
 from memedit.errors import InvalidInput
 from memedit.router import PASSTHROUGH
-from memedit.server.asgi import header
+from memedit.server.asgi import Headers, header
 
 BYPASS = b"x-memedit-bypass"
 NAMESPACE_HEADER = b"x-memedit-namespace"
@@ -39,7 +39,7 @@ class Options:
 
 
 def read_options(
-    headers: Iterable[tuple[bytes, bytes]],
+    headers: Headers,
     member: Any,
     *,
     namespace: str,
@@ -56,7 +56,6 @@ def read_options(
     Raises:
         InvalidInput: the member is malformed, or the namespace is.
     """
-    headers = list(headers)
     named = header(headers, NAMESPACE_HEADER)
     if named is not None:
         namespace = named.decode("latin-1")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Set
 
 from memedit.server.asgi import Headers, Message, Receive, Scope, Send, error_body, respond
 from memedit.server.upstream import ClientLeft, Exchange, Failed, Limits, Upstream
@@ -107,7 +107,7 @@ class Proxy:
 
     async def _answer(self, exchange: Exchange, send: Send) -> None:
         """Passes a response on. Where it breaks off, so does the connection to the client."""
-        headers = [(k.lower(), v) for k, v in _end_to_end(exchange.headers)]
+        headers = _end_to_end([(key.lower(), value) for key, value in exchange.headers])
         await send({"type": "http.response.start", "status": exchange.status, "headers": headers})
         while not exchange.finished:
             piece = await exchange.read()
@@ -187,17 +187,13 @@ def _target(scope: Scope) -> bytes:
     return path + b"?" + query if query else path
 
 
-def _end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+def _end_to_end(headers: Headers) -> Headers:
     """The headers that go on: neither hop-by-hop nor named so by ``Connection``."""
-    headers = list(headers)
-    named = {
-        token.strip().lower()
-        for key, value in headers
-        if key.lower() == b"connection"
-        for token in value.split(b",")
-    }
-    dropped = _DROPPED | named if named else _DROPPED
-    return [(key, value) for key, value in headers if key.lower() not in dropped]
+    dropped: Set[bytes] = _DROPPED
+    for key, value in headers:
+        if key == b"connection":
+            dropped = dropped | {token.strip().lower() for token in value.split(b",")}
+    return [pair for pair in headers if pair[0] not in dropped]
 
 
 async def _bad_gateway(send: Send, error: Failed) -> None:

@@ -1,13 +1,24 @@
 """The commands, as a user types them: in processes of their own where that matters, else in one."""
 
 import json
+import os
+import sqlite3
+import sys
+import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from memedit.adapters import vllm_server
 from memedit.cli.app import app
+from memedit.config import variable
+from memedit.edits import sentence
+from memedit.encoders import HashEncoder
+from memedit.memory import EditMemory
+from memedit.server.keys import Keys
 
 
 class Cli:
@@ -17,17 +28,17 @@ class Cli:
         self._memory = memory
         self._runner = CliRunner()
 
-    def run(self, *arguments: str, code: int = 0, stdin: str | None = None) -> str:
-        """The output of a command that ends with this exit code."""
+    def run(self, *arguments: str, code: int | None = 0, stdin: str | None = None) -> str:
+        """The output of a command that ends with this exit code; ``None`` for an error."""
         result = self._runner.invoke(
             app, list(arguments), env={"MEMEDIT_MEMORY_PATH": str(self._memory)}, input=stdin
         )
-        assert result.exit_code == code, result.output
+        assert result.exit_code in ((1, 2) if code is None else (code,)), result.output
         return result.output
 
-    def json(self, *arguments: str, code: int = 0) -> Any:
+    def json(self, *arguments: str, code: int = 0, stdin: str | None = None) -> Any:
         """What a command prints with ``--json``."""
-        return json.loads(self.run(*arguments, "--json", code=code))
+        return json.loads(self.run(*arguments, "--json", code=code, stdin=stdin))
 
 
 @pytest.fixture
@@ -114,6 +125,66 @@ def test_bad_input_ends_with_code_2_and_says_what_to_do(
     assert says in error["message"]
 
 
+def damaged_keys(memory: Path) -> None:
+    Keys(memory).add("ops", "write")
+    Keys(memory).path.write_text("[{")
+
+
+def open_keys(memory: Path) -> None:
+    Keys(memory).add("ops", "write")
+    Keys(memory).path.chmod(0o622)
+
+
+def no_memory(memory: Path) -> None:
+    memory.write_bytes(b"something else" * 1_000)
+
+
+def damaged_event(memory: Path) -> None:
+    with closing(sqlite3.connect(memory)) as connection, connection:
+        connection.execute("UPDATE events SET at = at + 1")
+
+
+def another_encoder(memory: Path) -> None:
+    memory.unlink()
+    with EditMemory(memory, HashEncoder()) as made:
+        made.add(sentence("Iron floats."))
+
+
+@pytest.mark.parametrize(
+    ("broken", "says"),
+    [
+        (damaged_keys, "is damaged; put it back"),
+        (open_keys, "chmod 600"),
+        (no_memory, "memory.sqlite3"),
+        (damaged_event, "event 1 fails its checksum"),
+        (another_encoder, "without vectors of the encoder"),
+        (("memory", "index", "nonsense"), "nonsense"),
+        (("encoder", "model", "./none"), "./none"),
+        (("ike", "file", "none.jsonl"), "none.jsonl"),
+        (("server", "spans", "http://127.0.0.1:9/v1/traces"), "memedit[otel]"),
+    ],
+)
+def test_what_would_stop_the_start_does_so_before_vllm_loads_a_model(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: Any, says: str
+) -> None:
+    started: list[Any] = []
+    monkeypatch.setattr(vllm_server, "on_cpu", lambda: True)
+    monkeypatch.setattr(os, "execve", lambda *command: started.append(command))
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    (tmp_path / "model").mkdir()
+    cli.run("edits", "add", "The capital of France is Lyon.")
+    cli.run("serve", str(tmp_path / "model"))
+    assert len(started) == 1
+    if isinstance(broken, tuple):
+        section, option, value = broken
+        monkeypatch.setenv(variable(section, option), value)
+    else:
+        broken(tmp_path / "memory.sqlite3")
+    said = cli.run("serve", str(tmp_path / "model"), code=None)
+    assert says in " ".join(said.split())
+    assert len(started) == 1
+
+
 def test_an_unknown_id_is_an_error_of_its_own(cli: Cli) -> None:
     assert "ed-none" in cli.run("edits", "revert", "ed-none", code=1)
 
@@ -153,6 +224,17 @@ def test_a_csv_imports_with_a_dry_run_first(cli: Cli, tmp_path: Path) -> None:
     assert cli.json("edits", "list") == []
     assert cli.json("edits", "import", str(file))["added"] == 1
     assert cli.json("edits", "import", str(file))["skipped"] == 1
+
+
+def test_an_import_reads_what_can_be_read_only_once(cli: Cli, tmp_path: Path) -> None:
+    lines = '{"statement": "Iron floats."}\n{"statement": "Water is dry."}\n'
+    assert cli.json("edits", "import", "-", stdin=lines)["added"] == 2
+    pipe = tmp_path / "pipe.jsonl"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(lines,))
+    writer.start()
+    assert cli.json("edits", "import", str(pipe))["skipped"] == 2
+    writer.join()
 
 
 def test_the_memory_is_looked_after(cli: Cli, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from memedit.protocols import Encoder, Vectors
 from memedit.server.api import edits_api
 from memedit.server.audit import Audit
 from memedit.server.keys import Key, Keys, Role
+from memedit.server.recent import RecentPrompts
 
 EDITS = "/v1/edits"
 
@@ -41,6 +42,7 @@ class Api:
         memory: its memory.
         keys: its keys.
         audit: its audit log.
+        recent: the prompts that dry runs try edits on; none yet.
     """
 
     def __init__(
@@ -49,7 +51,8 @@ class Api:
         self.memory = EditMemory(path, encoder or HashEncoder())
         self.config = Config(memory=MemoryConfig(path=path), server=ServerConfig(max_body=max_body))
         self.parts = assemble(self.config, self.memory)
-        self.app = edits_api(self.parts, self.config)
+        self.recent = RecentPrompts(20)
+        self.app = edits_api(self.parts, self.config, self.recent)
         self.keys = Keys(path)
         self.audit = Audit(path)
 

@@ -14,13 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-
 from memedit.assemble import Parts
 from memedit.config import Config, IKEConfig, MemoryConfig, ServerConfig
+from memedit.edits import Edit
 from memedit.encoders import HashEncoder
 from memedit.memory import EditMemory
-from memedit.protocols import Candidate, Vectors
+from memedit.protocols import Candidate, Judgement, Vectors
 from memedit.router import Router
 from memedit.routes.ike import IKE
 from memedit.server.app import ProxyApp
@@ -58,8 +57,11 @@ class Breakable(HashEncoder):
 class Mentioned:
     """A query is about the edits whose subject it names."""
 
-    def score(self, batch: Sequence[tuple[str, Sequence[Candidate]]]) -> list[Any]:
-        return [np.array([float(c.mention is not None) for c in found]) for _, found in batch]
+    def judge(self, batch: Sequence[tuple[str, Sequence[Candidate]]]) -> list[list[Judgement]]:
+        known = [
+            [c.mention is not None and c.likeness is None for c in found] for _, found in batch
+        ]
+        return [[Judgement(float(is_named)) for is_named in some] for some in known]
 
 
 class Front:
@@ -82,6 +84,9 @@ class Front:
         path = self.path = folder / "memory.sqlite3"
         self.encoder = Breakable()
         self.memory = EditMemory(path, self.encoder)
+        # An edit whose subject nobody knows: its namespace has every query encoded.
+        self.rule = "nobody parks in front of the gate"
+        self.memory.add(Edit("rule", self.rule))
         self._config = Config(
             memory=MemoryConfig(path=path), server=replace(ServerConfig(port=0), **options)
         )

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from memedit.edits import structured
+from memedit.edits import Edit, structured
 from memedit.server.keys import Keys
 from tests.server.edits_api import EDITS, code
 from tests.server.front import Front
@@ -45,7 +45,8 @@ def front(upstream: Scripted, tmp_path: Path) -> Iterator[Front]:
     with Upstream(app=upstream) as server:
         front = Front(server.url, tmp_path, count_evidence=False)
         capital = structured("France", "The capital of {} is", "Lyon", id="capital")
-        front.memory.add(capital, namespace=THEIRS)
+        house = Edit("house", "nobody smokes in here")  # its namespace has all queries encoded
+        front.memory.add([capital, house], namespace=THEIRS)
         front.encoder.texts.clear()
         with front:
             yield front
@@ -215,12 +216,16 @@ def test_a_memedit_key_and_member_go_no_further_than_memedit(
     front: Front, keys: Keys, upstream: Scripted
 ) -> None:
     secret = keys.add("all", "admin")[1]
-    for headers in ({"x_memedit_key": secret}, {"authorization": f"Bearer {secret}"}):
+    for headers in (
+        {"x_memedit_key": secret},
+        {"authorization": f"Bearer {secret}"},
+        {"x_api_key": secret},
+    ):
         got = ask(front, {"namespace": THEIRS, "explain": True}, **headers)
         assert got.headers["x-memedit-edits"] == "capital"
         assert upstream.headers
         assert secret not in repr(upstream.headers)
-    assert len(upstream.asked) >= 2
+    assert len(upstream.asked) >= 3
     assert '"memedit"' not in json.dumps([body for _, body in upstream.asked])
 
 

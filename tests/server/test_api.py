@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -313,8 +314,17 @@ def test_search_and_explain_go_by_meaning(tmp_path: Path, encoder: Encoder) -> N
             assert (said["route"], said["edits"]) == ("ike", [lyon["id"]])
             assert said["considered"][0]["accepted"] is True
             assert "France" in said["reasons"][0]
+            if "prompt" in body:
+                assert said["rewritten"].endswith(body["prompt"])
+                assert "is Lyon." in said["rewritten"]
+            else:
+                (turn,) = said["rewritten"]
+                assert turn["role"] == "user"
+                assert turn["content"].endswith(asked[0]["content"])
+                assert "is Lyon." in turn["content"]
         other = client.post(f"{EDITS}/explain", json={"prompt": "What is the capital of Peru?"})
         assert (other.json()["route"], other.json()["edits"]) == ("passthrough", [])
+        assert other.json()["rewritten"] is None
         for bad in ({}, {"prompt": "a", "messages": asked}, {"messages": []}):
             assert code(client.post(f"{EDITS}/explain", json=bad), 400) == "invalid_request"
 
@@ -395,7 +405,37 @@ def test_the_history_of_a_namespace_goes_on_where_it_was(client: TestClient) -> 
     assert [len(page) for page in found] == [3, 1]
     said = [(event["kind"], event["edit_id"]) for page in found for event in page]
     assert said == [*(("add", edit_id) for edit_id in made), ("revert", made[0])]
+    assert found[0][1]["statement"] == "The code of City1 is C1."
+    newest = pages(client, f"{EDITS}/history", order="desc", limit=3)
+    assert list(chain(*newest)) == list(chain(*found))[::-1]
+    # What happens meanwhile neither repeats nor hides anything.
+    first = client.get(f"{EDITS}/history", params={"order": "desc", "limit": 3}).json()
+    client.post(f"{EDITS}/{made[0]}/restore")
+    rest = {"order": "desc", "limit": 3, "cursor": first["next_cursor"]}
+    assert client.get(f"{EDITS}/history", params=rest).json()["data"] == newest[1]
+    wrong = client.get(f"{EDITS}/history", params={"cursor": first["next_cursor"]})
+    assert code(wrong, 400) == "invalid_cursor"
     assert len(client.get(f"{EDITS}/history", headers=elsewhere).json()["data"]) == 1
+
+
+def test_a_key_can_ask_what_it_may_do(api: Api) -> None:
+    api.memory.add(structured("Oz", "The capital of {} is", "Em"), namespace="other")
+    said = api.client("write", "b", "a").get(f"{EDITS}/key?namespace=a").json()
+    assert said["namespaces"] == ["b", "a"]
+    assert (said["role"], said["namespace"], said["all_namespaces"]) == ("write", "a", False)
+    key, secret = api.key("read", name="ops")
+    everywhere = api.bare(**{"x-memedit-key": secret}).get(f"{EDITS}/key")
+    assert everywhere.json() == {
+        "object": "key",
+        "id": key.id,
+        "name": "ops",
+        "role": "read",
+        "namespace": "default",
+        "namespaces": ["default", "other"],
+        "all_namespaces": True,
+    }
+    assert secret not in everywhere.text
+    assert key.hash not in everywhere.text
 
 
 def test_conflicts(client: TestClient) -> None:

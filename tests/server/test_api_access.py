@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 from fastapi.routing import APIRoute
 from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
 
 from memedit.edits import sentence
 from memedit.errors import AccessFileError
@@ -72,7 +75,7 @@ def call(client: TestClient, method: str, path: str, edit_id: str, **options: An
 
 def test_the_operations_are_those_that_are_meant_to_be(api: Guarded) -> None:
     found = set(api.operations())
-    assert len(found) == len(api.operations()) == 16
+    assert len(found) == len(api.operations()) == 17
     assert {
         operation for operation in found if operation[0] == "GET" and operation[2] != "read"
     } == {("GET", f"{EDITS}/audit", "admin")}
@@ -95,6 +98,11 @@ def test_the_operations_are_those_that_are_meant_to_be(api: Guarded) -> None:
         {"x-memedit-key": "revoked"},
         {"x-memedit-key": "in x-memedit-key, wrong", "authorization": "good"},
         {"authorization": "Basic good"},
+        {"x-api-key": "sk-ant"},
+        {"x-api-key": "wrong secret"},
+        {"x-api-key": "revoked"},
+        {"x-other": "in no header of a key"},
+        {"x-memedit-key": "in x-memedit-key, wrong", "x-api-key": "in no header of a key"},
     ],
     ids=str,
 )
@@ -108,6 +116,7 @@ def test_who_has_no_good_key_gets_nothing(api: Guarded, headers: dict[str, str])
         "revoked": revoked,
         "good": f"Bearer {good}",
         "Basic good": f"Basic {good}",
+        "in no header of a key": good,
     }
     client = api.bare(**{name: named.get(value, value) for name, value in headers.items()})
     before = api.memory.stats()["events"]
@@ -223,9 +232,10 @@ def test_the_namespace_is_the_named_one_or_the_keys_or_the_servers(api: Guarded)
     assert space(of_two, params={"namespace": THEIRS}) == THEIRS
 
 
-def test_a_key_may_come_as_a_bearer_token(api: Guarded) -> None:
+def test_a_key_may_come_as_other_servers_keys_do(api: Guarded) -> None:
     _, secret = api.key("read", MINE)
     assert api.bare(authorization=f"Bearer {secret}").get(EDITS).status_code == 200
+    assert api.bare(**{"x-api-key": secret}).get(EDITS).status_code == 200
     # vLLM's own key beside it, as behind its key check.
     both = api.bare(**{"authorization": "Bearer sk-vllm", "x-memedit-key": secret})
     assert both.get(EDITS).status_code == 200
@@ -363,6 +373,9 @@ class Upstream:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.seen.append({k.decode(): v.decode() for k, v in scope["headers"]})
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
+            return
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"ok"})
 
@@ -393,16 +406,55 @@ def test_inference_needs_no_key_and_the_header_only_what_a_key_grants(api: Guard
     assert api.encoder.calls == []
 
 
-def test_memedit_keys_never_reach_the_upstream(api: Guarded) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("x-memedit-key", "{}"),
+        ("x-memedit-key", "not one"),
+        ("authorization", "bearer {}"),
+        ("authorization", "Bearer mek-half"),
+        ("authorization", "{}"),
+        ("authorization", "Basic {}"),
+        ("authorization", "basic {basic}"),
+        ("x-api-key", "{}"),
+        ("X-Api-Key", " {}"),
+        ("x-api-key", "mek-half"),
+        ("api-key", "{}"),
+        ("x-goog-api-key", "{}"),
+        ("cookie", "a=b; key={}; c=d"),
+        ("referer", "http://edits.test/?key={}&x=1"),
+    ],
+)
+def test_memedit_keys_never_reach_the_upstream(api: Guarded, name: str, value: str) -> None:
     upstream = Upstream()
     client = TestClient(Door(upstream, api.app))
     _, secret = api.key()
-    client.get("/v1/models", headers={"x-memedit-key": secret, "authorization": "Bearer sk-1"})
-    client.get("/v1/models", headers={"authorization": f"bearer {secret}"})
-    kept, bare = upstream.seen
-    assert kept["authorization"] == "Bearer sk-1"
-    assert "x-memedit-key" not in kept
-    assert "authorization" not in bare
+    basic = base64.b64encode(f"user:{secret}".encode()).decode()
+    others = {"authorization": "Bearer sk-1", "x-api-key": "sk-2", "cookie": "a=b", "x-a": "mek-a"}
+    others.pop(name.lower(), None)
+    client.get("/v1/models", headers={**others, name: value.format(secret, basic=basic)})
+    (seen,) = upstream.seen
+    assert name.lower() not in seen
+    assert {key: seen[key] for key in others} == others
+    # Nor as the first message of a connection of another kind.
+    with (
+        contextlib.suppress(WebSocketDisconnect),
+        client.websocket_connect("/v1/realtime", headers={name: value.format(secret, basic=basic)}),
+    ):
+        pass
+    assert name.lower() not in upstream.seen[1]
+
+
+def test_what_is_no_key_of_memedits_goes_on(api: Guarded) -> None:
+    upstream = Upstream()
+    headers = {
+        "authorization": "Basic dXNlcjptZWs=",
+        "x-api-key": "smek-0123abcd",
+        "x-a": "mek-0123abcd-short",
+        "x-b": "Basic =",
+    }
+    TestClient(Door(upstream, api.app)).get("/v1/models", headers=headers)
+    assert {name: upstream.seen[0][name] for name in headers} == headers
 
 
 @pytest.mark.parametrize("path", ["/v1/editsx", "/v1/edit", "/v2/v1/edits", "/V1/edits"])

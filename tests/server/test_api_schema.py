@@ -31,6 +31,7 @@ def schema(served: tuple[Api, str]) -> Any:
     client = api.bare(**{"x-memedit-key": secret})
     client.post(EDITS, json={"statement": "The capital of France is Lyon.", "id": "capital"})
     client.post(EDITS, json={"statement": "The capital of France is Nice.", "policy": "keep"})
+    api.recent.saw(["What is the capital of France?"], "default")
     return schemathesis.openapi.from_asgi(
         f"{EDITS}/openapi.json", api.app, headers={"x-memedit-key": secret}
     )
@@ -59,7 +60,7 @@ OPERATIONS = [
     ("GET", EDITS),
     ("POST", EDITS),
     *(("POST", f"{EDITS}/{name}") for name in ("search", "explain", "import")),
-    *(("GET", f"{EDITS}/{name}") for name in ("history", "conflicts", "audit", "export")),
+    *(("GET", f"{EDITS}/{name}") for name in ("history", "conflicts", "audit", "export", "key")),
     *(("GET", f"{EDITS}/{{edit_id}}{name}") for name in ("", "/history", "/conflicts")),
     *(("POST", f"{EDITS}/{{edit_id}}/{name}") for name in ("supersede", "revert", "restore")),
 ]

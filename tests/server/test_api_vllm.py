@@ -18,6 +18,7 @@ from memedit.edits import structured
 from memedit.memory import EditMemory
 from memedit.protocols import Encoder
 from memedit.server.keys import Keys
+from memedit.server.page import PAGE
 from tests.conftest import VllmServer
 from tests.server.edits_api import EDITS, code
 from tests.server.served import MODEL, Served
@@ -82,6 +83,20 @@ def test_the_plugin_is_behind_vllms_key_check_and_has_its_own(stack: Any, path: 
     assert client.get(made.headers["location"], headers=both).json() == made.json()
     assert client.get(f"{EDITS}/openapi.json", headers=both).status_code == 200
     assert code(client.get(f"{EDITS}/a/b/c", headers=both), 404) == "not_found"
+
+
+@pytest.mark.parametrize(("plugins", "middleware"), [("memedit", False), (None, True)])
+def test_the_page_is_in_either_form_and_needs_no_key(
+    stack: Any, plugins: str | None, middleware: bool
+) -> None:
+    client = stack(plugins=plugins, middleware=middleware)
+    page = client.get(PAGE)
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
+    assert client.get(f"{PAGE}/").text == page.text
+    assert client.get(f"{PAGE}/app.js").headers["content-type"].startswith("text/javascript")
+    assert client.get(f"{PAGE}/none.js").status_code == 404
+    assert client.post(PAGE).status_code in (404, 405)
 
 
 @pytest.mark.parametrize("plugins", [None, "", "lora_filesystem_resolver"])

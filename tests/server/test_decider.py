@@ -15,7 +15,7 @@ from memedit.edits import structured
 from memedit.encoders import HashEncoder
 from memedit.errors import InvalidInput
 from memedit.memory import EditMemory
-from memedit.protocols import Candidate, Decision
+from memedit.protocols import Candidate, Decision, Judgement
 from memedit.router import Router
 from memedit.server.decider import Decider
 
@@ -53,8 +53,8 @@ def router(tmp_path: Path) -> Gated:
 class Mentioned:
     """The simplest scope there is: a query is about the edits whose subject it names."""
 
-    def score(self, batch: Sequence[tuple[str, Sequence[Candidate]]]) -> list[Any]:
-        return [[float(c.mention is not None) for c in found] for _, found in batch]
+    def judge(self, batch: Sequence[tuple[str, Sequence[Candidate]]]) -> list[list[Judgement]]:
+        return [[Judgement(float(c.likeness is None)) for c in found] for _, found in batch]
 
 
 def targets(decisions: Sequence[Decision]) -> list[list[str | None]]:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
@@ -52,7 +53,7 @@ def ready(front: Front) -> tuple[int, Any]:
     return got.status_code, got.json()
 
 
-def test_health(front: Front, upstream: Upstream) -> None:
+def test_health(front: Front, upstream: Upstream, caplog: pytest.LogCaptureFixture) -> None:
     assert httpx.get(f"{front.url}/health/live").json() == {"status": "live"}
     ok = {"upstream": "ok", "memory": "ok", "encoder": "ok"}
     assert ready(front) == (200, {"status": "ready", "checks": ok})
@@ -63,13 +64,34 @@ def test_health(front: Front, upstream: Upstream) -> None:
         return told["checks"] if status == 503 else None
 
     # An answer counts for a second.
-    assert waited_for(wrong) == {**ok, "encoder": "RuntimeError: no memory left"}
+    assert waited_for(wrong) == {**ok, "encoder": "not ready"}
     front.encoder.error = None
     upstream.__exit__()
     checks = waited_for(lambda: (found := wrong()) and found["encoder"] == "ok" and found)
-    assert checks["upstream"] == "ConnectionError: /health answers 502"
+    assert checks == {**ok, "upstream": "not ready"}
+    assert [record.getMessage() for record in caplog.records if "ready" in record.msg] == [
+        "the encoder is not ready: RuntimeError: no memory left",
+        "the upstream is not ready: ConnectionError: /health answers 502",
+        "the encoder is ready again",
+    ]
     # Whoever restarts servers that are not alive must leave this one alone.
     assert httpx.get(f"{front.url}/health/live").status_code == 200
+
+
+def test_whoever_asks_for_health_learns_no_paths(
+    front: Front, caplog: pytest.LogCaptureFixture
+) -> None:
+    front.path.rename(front.path.with_name("aside"))
+    for _ in range(2):
+        got = httpx.get(f"{front.url}/health/ready", timeout=20)
+        assert got.status_code == 503
+        assert got.json()["checks"]["memory"] == "not ready"
+        assert str(front.path.parent) not in got.text
+        time.sleep(1.1)
+    # The log has it, once.
+    told = [record.getMessage() for record in caplog.records if "not ready" in record.msg]
+    assert len(told) == 1
+    assert str(front.path) in told[0]
 
 
 def test_the_upstreams_own_health_and_metrics_pass_through(front: Front) -> None:
@@ -90,7 +112,7 @@ def test_metrics(front: Front) -> None:
         'memedit_edit_fires_total{edit="capital"} 3.0',
         'memedit_decision_cache_total{result="hit"} 2.0',
         "memedit_scope_score_count 4.0",
-        "memedit_live_edits 1.0",
+        "memedit_live_edits 2.0",
         "memedit_requests_in_flight 0.0",
         'memedit_stage_seconds_count{stage="total"} 4.0',
     ):

@@ -1,8 +1,8 @@
 """Parts of a dataset by subject, so that nothing is reported on what something was fitted to.
 
-The weights of :class:`memedit.scope.mention.MentionScope` were fitted on the ``fit`` part of
-knowedit and zsre and calibrated on their ``hold`` part (``benchmarks/scope.py train``, which
-splits by this rule with these shares). A figure over ``report`` has seen neither.
+The scope classifier was fitted on the ``fit`` part of knowedit, zsre and PokeMQA and calibrated on
+their ``hold`` part (:mod:`memedit.training`, which splits by this rule with these shares). A figure
+over ``report`` has seen neither.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ def part_of(subject: str, fit: float = FIT, hold: float = HOLD) -> Part:
     """The part that a subject belongs to: the same on every machine and in every run.
 
     The first 64 bits of the SHA-256 of the subject, in folded case and with runs of white space
-    made one, read as a share of the whole. ``benchmarks/scope.py`` splits in the same way, so
-    that its ``fit`` and ``hold`` are the subjects that the scope classifier was trained on.
+    made one, read as a share of the whole.
 
     Args:
         subject: the subject of a case's first edit.

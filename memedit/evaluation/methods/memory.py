@@ -83,7 +83,7 @@ class Memory:
         for space, here in places.items():
             for start in range(0, len(here), _BATCH):
                 batch = here[start : start + _BATCH]
-                queries = [asks[place].prompt.query for place in batch]
+                queries = [asks[place].prompt.in_context for place in batch]
                 decided = self._parts.router.decide(queries, self._namespaces[space])
                 decisions.update(zip(batch, decided, strict=True))
         return [decisions[place] for place in range(len(asks))]

@@ -1,0 +1,369 @@
+"""Where a text names a subject in part, or in another spelling: "Shirley Johnson" for "Shirley Z.
+Johnson", "Dwight Craig Horn" for "D. Craig Horn", "Giamarellou" for "Giamarelou".
+
+A :class:`VariantIndex` holds the words of a million names in one dictionary, by their first five
+letters, so that a text costs a look-up a word. What it finds is compared with the name word by
+word; :data:`FEATURES` says how like they are, and whoever asks decides what is enough.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+import unicodedata
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+from memedit.lexicon import STOP_WORDS
+
+FEATURES = (
+    "covered",  # share of the name's letters that the text has
+    "first",  # the name's first word is there, or its initial
+    "last",  # its last word is there
+    "words",  # how many of its words are there, up to three, less one
+    "whole",  # all of them are
+    "strangers",  # capitalised words beside them that are no part of it, up to two
+    "clash",  # there are such words, and words of the name are missing: two people, likely
+    "initials_clash",  # initials beside them that it does not have
+    "numbers_clash",  # a word with digits that one of both has and the other has not
+    "misspelt",  # a word of it is there in another spelling only
+    "turned",  # its words are there in another order
+    "alike",  # likeness of both letter by letter
+    "common",  # log of one more than the edits that share the rarest of these words
+)
+"""What a variant is judged by, in the order of :attr:`Variant.features`."""
+
+TITLES = frozenset(
+    "mr mrs ms miss dr sir dame lord lady prof professor president minister senator governor king "
+    "queen prince princess pope saint st captain capt general gen rev reverend hon fr father "
+    "sister brother sgt col colonel major lt judge justice baron count countess duke duchess earl "
+    "jr sr ii iii iv phd md".split()
+)
+"""Words beside a name that leave its bearer the same."""
+
+_SHORT_FORMS = {
+    short: frozenset(full)
+    for short, *full in map(
+        str.split,
+        (
+            "abe abraham", "al albert alfred alan", "alex alexander alexandra", "andy andrew",
+            "bert albert herbert robert", "beth elizabeth", "betty elizabeth", "bill william",
+            "billy william", "bob robert", "bobby robert", "cathy catherine", "charlie charles",
+            "chuck charles", "dan daniel", "dave david", "dick richard", "don donald",
+            "ed edward edwin", "eddie edward", "fred frederick alfred", "gene eugene",
+            "gus august gustav", "hank henry", "harry henry harold", "jack john", "jake jacob",
+            "jerry gerald jerome", "jim james", "jimmy james", "joe joseph", "johnny john",
+            "kate katherine catherine", "larry lawrence", "len leonard", "liz elizabeth",
+            "maggie margaret", "matt matthew", "mike michael", "molly mary", "ned edward",
+            "nick nicholas", "peggy margaret", "pete peter", "polly mary", "ray raymond",
+            "rick richard", "rob robert", "ron ronald", "sally sarah", "sam samuel",
+            "steve stephen steven", "sue susan", "ted edward theodore", "tim timothy",
+            "tom thomas", "tommy thomas", "tony anthony", "vic victor", "walt walter",
+            "will william",
+        ),
+    )
+}  # fmt: skip
+"""English given names by their short forms."""
+
+_LETTERS = 5
+_RARE = 128
+# A word that more edits share than this is looked at only beside another word of the same name.
+_LOOKED_AT = 24
+_LEAST = 0.3
+_NEAR = 3
+_COVERED, _ALIKE = FEATURES.index("covered"), FEATURES.index("alike")
+_Compared = tuple[tuple[int, int], tuple[float, ...]]
+_WORD = re.compile(r"\d+|[^\W\d_]+(?:['’][^\W\d_]+)*")
+_HEAD = re.compile(r"(.{4,}?)\s*(?:[:,(]|\s[–-]\s)")
+_SPELT = str.maketrans({"ß": "ss", "ø": "o", "đ": "d", "ł": "l", "æ": "ae", "œ": "oe", "ı": "i"})
+_ALSO = re.compile(r"([aou])e|([a-z])(?=\2)")
+_BETWEEN = re.compile(r"[\s.,\-–’'\"“”()]{0,3}")
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A place in a text that may name the subject of an edit.
+
+    Attributes:
+        position: of the edit.
+        start, end: ``text[start:end]`` is what stands for the name.
+        features: :data:`FEATURES` of it.
+    """
+
+    position: int
+    start: int
+    end: int
+    features: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Word:
+    start: int
+    end: int
+    plain: str
+    capital: bool
+
+
+class VariantIndex:
+    """The words of names, and the texts that have some of them. Not thread-safe.
+
+    Args:
+        names_of: the names of the edit at a position, all that were added and no other.
+    """
+
+    __slots__ = ("_count", "_names_of", "_positions")
+
+    def __init__(self, names_of: Callable[[int], Sequence[str]]) -> None:
+        self._names_of = names_of
+        self._positions: dict[str, array[int]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        """How many names are known."""
+        return self._count
+
+    def add(self, position: int, names: Iterable[str]) -> None:
+        """Makes the words of these names lead to the edit at ``position``."""
+        kept = tuple(names)
+        self._count += len(kept)
+        for key in dict.fromkeys(key for name in kept for key in _keys(name)):
+            held = self._positions.get(key)
+            if held is None:
+                self._positions[key] = array("q", (position,))
+            elif position not in held[-1:]:
+                held.append(position)
+
+    def remove(self, position: int) -> None:
+        """Forgets the names of this position; to be called while ``names_of`` still gives them."""
+        names = self._names_of(position)
+        self._count -= len(names)
+        for key in dict.fromkeys(key for name in names for key in _keys(name)):
+            held = self._positions[key]
+            held.remove(position)
+            if not held:
+                del self._positions[key]
+
+    def find(
+        self,
+        text: str,
+        exclude: Iterable[tuple[int, int]] = (),
+        include: Iterable[int] = (),
+    ) -> list[Variant]:
+        """The variants of names in ``text``, at most one an edit, the likeliest first.
+
+        Args:
+            text: what may name subjects.
+            exclude: spans, as ``(start, end)``, that name somebody for certain.
+            include: positions to compare in any case, where a word of theirs is there.
+        """
+        if not self._count:
+            return []
+        taken = list(exclude)
+        words = [w for w in _words(text) if not any(a < w.end and w.start < b for a, b in taken)]
+        found = []
+        for position, at in self._near(words, frozenset(include)):
+            known = [form for name in self._names_of(position) for form in _forms(name)]
+            compared = [_compared(text, words, at, form) for form in known]
+            likeliest = max(filter(None, compared), key=_likely, default=None)
+            if likeliest is not None:
+                (start, end), row = likeliest
+                common = math.log1p(len(self._positions[_key(words[at].plain)]))
+                found.append(Variant(position, start, end, (*row, common)))
+        found.sort(key=lambda v: (-_likely(((0, 0), v.features)), v.position))
+        return found
+
+    def _near(self, words: Sequence[_Word], include: frozenset[int]) -> list[tuple[int, int]]:
+        """Edits that share a rare word with the text, or two words that stand together.
+
+        Returns:
+            ``(position, index of the rarest word)``, those that share the most first.
+        """
+        keyed = [(i, self._positions.get(_key(word.plain))) for i, word in enumerate(words)]
+        hits = [(i, held) for i, held in keyed if held is not None and _counts(words[i])]
+        worth: dict[int, float] = {}
+        rarest: dict[int, tuple[int, int]] = {}
+        for n, (i, held) in enumerate(hits):
+            shared: Iterable[int] = held
+            if len(held) > _RARE:
+                beside = [o for j, o in hits[max(0, n - 2) : n + 3] if 0 < abs(j - i) <= _NEAR]
+                shared = {p for other in beside for p in _common(held, other)}
+                shared |= include.intersection(held)
+            weight = math.log(1 + self._count / len(held))
+            for position in shared:
+                worth[position] = worth.get(position, 0.0) + weight
+                rarest[position] = min(rarest.get(position, (len(held), i)), (len(held), i))
+        ranked = sorted(worth, key=lambda p: (p not in include, -worth[p], p))
+        return [(position, rarest[position][1]) for position in ranked[:_LOOKED_AT]]
+
+
+def _common(one: array[int], other: array[int]) -> set[int]:
+    small, large = sorted((one, other), key=len)
+    return set(small).intersection(large)
+
+
+def _counts(word: _Word) -> bool:
+    return word.plain not in STOP_WORDS and (len(word.plain) > 1 or not word.plain.isascii())
+
+
+def _key(word: str) -> str:
+    """What a word is found by: "Jürg" and "Juerg", "Feilding" and "Feillding" have one key each."""
+    return _ALSO.sub(r"\1", word)[:_LETTERS]
+
+
+@functools.lru_cache(maxsize=65_536)
+def _forms(name: str) -> tuple[str, ...]:
+    """A name, and what stands before its first colon, comma or bracket, where there is one."""
+    head = _HEAD.match(name)
+    return (name,) if head is None else (name, head[1])
+
+
+@functools.lru_cache(maxsize=65_536)
+def _parts(name: str) -> tuple[str, ...]:
+    return tuple(word.plain for word in _words(name))
+
+
+def _keys(name: str) -> list[str]:
+    parts = _parts(name)
+    return [_key(part) for part in parts if part not in STOP_WORDS] or [_key(p) for p in parts]
+
+
+def _words(text: str) -> list[_Word]:
+    return [
+        _Word(m.start(), m.end(), fold(m.group()), m.group()[0].isupper() or m.group()[0].isdigit())
+        for m in _WORD.finditer(text)
+    ]
+
+
+@functools.lru_cache(maxsize=65_536)
+def fold(text: str) -> str:
+    """Without case and without marks; the apostrophes inside words go too."""
+    if text.isascii():
+        return text.lower().replace("'", "")
+    plain = unicodedata.normalize("NFKD", text.casefold().translate(_SPELT))
+    return "".join(c for c in plain if not unicodedata.combining(c) and c not in "'’")
+
+
+def _likely(compared: _Compared) -> float:
+    """What variants are put in order by: the share of the name, and its likeness as a whole."""
+    return compared[1][_COVERED] + compared[1][_ALIKE]
+
+
+def _compared(text: str, words: Sequence[_Word], at: int, name: str) -> _Compared | None:
+    """Where around ``words[at]`` the name is meant, and :data:`FEATURES` but the last of it.
+
+    ``None`` where too little of the name is there.
+    """
+    parts = _parts(name)
+    run = _run(text, words, at, parts)
+    place, misspelt = _placed(run, parts)
+    every = range(len(parts))
+    wanted = [j for j in every if parts[j] not in STOP_WORDS] or list(every)
+    covered = sum(
+        len(parts[j]) * (1.0 if len(run[i].plain) > 1 or len(parts[j]) == 1 else 0.5)
+        for i, j in place.items()
+        if j in wanted
+    ) / max(1, sum(len(parts[j]) for j in wanted))
+    if covered < _LEAST:
+        return None
+    got = set(place.values())
+    beside = [w for i, w in enumerate(run) if i not in place and w.plain not in STOP_WORDS]
+    strangers = sum(w.plain not in TITLES and len(w.plain) > 1 for w in beside)
+    whole = got >= set(wanted)
+    numbers = {w.plain for w in run if _has_digit(w.plain)}
+    order = [place[i] for i in sorted(place)]
+    meant = " ".join(w.plain for w in run if w.plain not in TITLES)
+    return (run[0].start, run[-1].end), (
+        covered,
+        float(wanted[0] in got),
+        float(wanted[-1] in got),
+        min(3, len(got & set(wanted))) - 1.0,
+        float(whole),
+        float(min(2, strangers)),
+        float(strangers > 0 and not whole),
+        float(any(len(w.plain) == 1 and not w.plain.isdigit() for w in beside)),
+        float(numbers != {part for part in parts if _has_digit(part)}),
+        float(misspelt),
+        float(order != sorted(order)),
+        SequenceMatcher(None, meant, " ".join(parts), autojunk=False).ratio(),
+    )
+
+
+def _run(text: str, words: Sequence[_Word], at: int, parts: Sequence[str]) -> Sequence[_Word]:
+    """The words around ``words[at]`` that may together be a name."""
+    cased = any(not word.capital for word in words) or len(words) < 3
+    first = last = at
+    while (
+        first > 0
+        and _joined(text, words[first - 1], words[first])
+        and _belongs(words[first - 1], parts, cased and first > 1)
+    ):
+        first -= 1
+    while (
+        last + 1 < len(words)
+        and _joined(text, words[last], words[last + 1])
+        and _belongs(words[last + 1], parts, cased)
+    ):
+        last += 1
+    while first < at and words[first].plain in STOP_WORDS:
+        first += 1
+    while last > at and words[last].plain in STOP_WORDS:
+        last -= 1
+    return words[first : last + 1]
+
+
+def _placed(run: Sequence[_Word], parts: Sequence[str]) -> tuple[dict[int, int], bool]:
+    """Which word is which part of the name, and whether one is so only in another spelling."""
+    place: dict[int, int] = {}
+    misspelt = False
+    for i, word in enumerate(run):
+        free = [j for j in range(len(parts)) if j not in place.values()]
+        hit = next((j for j in free if parts[j] == word.plain), None)
+        if hit is None:
+            hit = next((j for j in free if _initial(word.plain, parts[j])), None)
+        if hit is None:
+            hit = next((j for j in free if _respelt(word.plain, parts[j])), None)
+            misspelt = misspelt or hit is not None
+        if hit is not None:
+            place[i] = hit
+    return place, misspelt
+
+
+def _joined(text: str, left: _Word, right: _Word) -> bool:
+    return _BETWEEN.fullmatch(text, left.end, right.start) is not None
+
+
+def _belongs(word: _Word, parts: Sequence[str], cased: bool) -> bool:
+    """Whether a word beside a name may be part of what is named."""
+    if word.plain in parts:
+        return True
+    if word.plain in STOP_WORDS:
+        return False
+    if cased and word.capital:
+        return True
+    return any(_respelt(word.plain, part) for part in parts)
+
+
+def _has_digit(word: str) -> bool:
+    return any(map(str.isdigit, word))
+
+
+def _initial(word: str, part: str) -> bool:
+    return (len(word) == 1 != len(part) and part[0] == word and word.isalpha()) or (
+        len(part) == 1 != len(word) and word[0] == part and part.isalpha()
+    )
+
+
+@functools.lru_cache(maxsize=65_536)
+def _respelt(word: str, part: str) -> bool:
+    if part in _SHORT_FORMS.get(word, ()) or word in _SHORT_FORMS.get(part, ()):
+        return True
+    if min(len(word), len(part)) < 3 or _has_digit(word) or _has_digit(part):
+        return False
+    if word[:3] == part[:3] and (word.startswith(part) or part.startswith(word)):
+        return True
+    if min(len(word), len(part)) < 4 or word[0] != part[0]:
+        return False
+    return SequenceMatcher(None, word, part, autojunk=False).ratio() >= 0.75
