@@ -443,7 +443,7 @@ def show(made: dict[str, Any]) -> None:
     for kind, parts in made.get("hard", {}).get("kinds", {}).items():
         cells = []
         for side in ("in scope", "out of scope"):
-            rows = [part[side] for part in parts.values() if side in part]
+            rows = [parts["report"][side]] if side in parts.get("report", {}) else []
             n, right = sum(row["n"] for row in rows), sum(row["right"] for row in rows)
             cells += [f"{right} of {n}", f"{100 * right / n:.0f} %"] if n else ["", ""]
         print(f"| {kind.replace('_', ' ')} | " + " | ".join(cells) + " |")

@@ -61,6 +61,10 @@ NAME_FLOOR = 0.01
 TURNED = -5.0
 """Log-odds, at most, of a relation that is asked in the other direction."""
 
+MARGIN = 2.0
+"""Log-odds by which a sentence may ask one relation of a subject less than another, and still be
+about both: beside a question for the capital an edit of the currency is not meant."""
+
 LIKELY = 4
 """Most variants of names that a query is read for."""
 
@@ -127,9 +131,13 @@ class VerifiedScope:
             judged = [Judgement(0.0)] * len(candidates)
             heads = np.array([pair.head for _, pair in found], dtype=np.int64)
             rows = np.array([pair.row for _, pair in found]).reshape(-1, len(FEATURES))
+            best: dict[str, float] = {}
+            for _, pair in found:
+                best[pair.text] = max(best.get(pair.text, -math.inf), pair.row[0])
             for (column, pair), p in zip(found, self.probabilities(heads, rows), strict=True):
+                asked_less = pair.row[0] < best[pair.text] - MARGIN
                 judged[column] = Judgement(
-                    probability=float(p),
+                    probability=0.0 if asked_less else float(p),
                     relation=1.0 / (1.0 + math.exp(-pair.row[0])),
                     asked=pair.text,
                     stated=pair.key,

@@ -180,6 +180,16 @@ def test_a_relation_that_is_turned_round(asked: str, stated: str, turned: bool) 
     assert is_turned(asked, stated) is turned
 
 
+def test_of_one_subject_what_is_asked_far_less_is_not_meant(scope: VerifiedScope) -> None:
+    capital = structured("France", "The capital of {} is", "Lyon")
+    others = [structured("France", f"The {r} of {{}} is", "X") for r in ("currency", "anthem")]
+    query = "The capital of France is"
+    given = [Candidate(edit, None, (15, 21)) for edit in (capital, *others)]
+    ((first, *rest),) = scope.judge([(query, given)])
+    assert first.probability > 0.9
+    assert [judgement.probability < 0.5 for judgement in rest] == [True, True]
+
+
 def test_a_noun_is_no_name(scope: VerifiedScope) -> None:
     life = structured("Life", "{} was written by", "Ann Li")
     for query, named in (

@@ -206,7 +206,7 @@ def test_all_that_matters_is_done_with_the_keyboard(comes: Comes, front: Front) 
     operator.see("#preview", "The capital of France is Lyon.")
     operator.see("#preview", "It would have changed 1 of the last 1 prompt.")
     operator.see("#preview", "2 times")
-    assert len(front.memory) == 3
+    assert len(front.memory) == 4
     operator.shoot("dry-run")
     for _ in range(9):
         keys.press("Tab")

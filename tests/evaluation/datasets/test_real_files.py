@@ -4,14 +4,13 @@ import json
 import os
 from collections import Counter
 from functools import cache
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from memedit.evaluation.datasets import DATASETS, Loaded, load, locate
 from memedit.evaluation.datasets.parts import PARTS, part_of, subject_of
+from memedit.training.worlds import knowedit
 
 CASES = {
     ("counterfact", "train"): 10_000,
@@ -153,20 +152,11 @@ def test_the_hops_that_edits_change() -> None:
             assert not probe.hops
 
 
-def test_the_split_is_the_one_the_scope_classifier_was_trained_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    # A benchmark is a script: what lies beside it is on its path.
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "benchmarks"))
-    scope = import_module("scope")
-
-    def records(name: str) -> list[dict[str, Any]]:
+def test_the_split_is_the_one_the_scope_classifier_was_trained_on() -> None:
+    for name, file in (("knowedit", "wiki_counterfact"), ("zsre", "zsre")):
         (one,) = locate(name)
-        return list(json.loads(Path(one.path).read_text(encoding="utf-8")))
-
-    for name in ("knowedit", "zsre"):
-        loaded = real(name, "fit")
-        theirs = [r for r in records(name) if scope.part_of(r["subject"], 0.35, 0.15) == "fit"]
-        assert [case.edits[0].target for case in loaded.cases] == [
-            " ".join(record["target_new"].split()) for record in theirs
-        ]
+        folder = Path(one.path).parents[1]
+        for part in PARTS:
+            world = knowedit(folder, file, part)
+            asked = {world.edits[place].subject for case in world.cases for place in case.right}
+            assert asked == {case.edits[0].subject for case in real(name, part).cases}
