@@ -27,20 +27,17 @@ import hashlib
 import itertools
 import json
 import os
-import platform
 import random
 import re
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from setting import commit, read
+from setting import head, read
 
 from memedit import conflicts
 from memedit.conflicts import (
@@ -532,16 +529,12 @@ def report(folder: Path, seed: int, judges: Judges) -> dict[str, Any]:
     data, rng = load(folder), random.Random(seed + 1)
     cut = json.loads(WEIGHTS.read_text(encoding="utf-8"))["report"]["cosine_threshold"]
     return {
-        "question": "Are two edits of one fact recognised in other words?",
-        "command": f"python benchmarks/conflicts.py report --seed {seed}",
+        **head(
+            "Are two edits of one fact recognised in other words?",
+            f"python benchmarks/conflicts.py report --seed {seed}",
+            *("numpy", "torch", "sentence-transformers"),
+        ),
         "seed": seed,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": {"cores": os.cpu_count(), "system": platform.platform()},
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("numpy", "torch", "sentence-transformers")},
-        },
         "encoder": judges.encoder.name,
         "report_relations": sorted(r for r in data.wordings if side(r) == "report"),
         "targets": {"same fact": 0.9, "other relation": 0.03, "unrelated": 0.01},

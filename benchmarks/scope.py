@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from setting import ROOT, commit, cpu
+from setting import ROOT, cpu, head
 
 from memedit.edits import from_mapping
 from memedit.lexicon import mentions
@@ -296,9 +296,11 @@ def report(data: Path, seed: int, *, without_baselines: bool = False) -> dict[st
         }
         print(world.name, json.dumps(brief), flush=True)
     return {
-        "command": "python benchmarks/scope.py report",
-        "commit": commit(),
-        "cpu": cpu(),
+        **head(
+            "Which edit is a text about, and when is it about none?",
+            "python benchmarks/scope.py report",
+            *("numpy", "torch", "transformers"),
+        ),
         "seed": seed,
         "live": {world.name: len(world.edits) for world in parts["report"]},
         "notes": {world.name: world.notes for world in parts["report"]},
