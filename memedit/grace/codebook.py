@@ -20,7 +20,7 @@ What differs from the paper:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,8 @@ class Entries:
         radii: shape (n,).
         values: shape (n, dim of the output).
         spans: shape (n,), int64.
+        arrivals: shape (n,), int64, ascending: the running number of each key; it stays the
+            same as long as the codebook holds the key.
         labels, edit_ids: one per entry; the edit is the one whose value answers.
     """
 
@@ -82,26 +84,35 @@ class Entries:
     radii: Floats
     values: Floats
     spans: Counts
+    arrivals: Counts
     labels: tuple[str, ...]
     edit_ids: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.edit_ids)
 
-    def lookup(self, queries: Floats) -> Counts:
+    def lookup(self, queries: Floats, named: Sequence[Sequence[str]] | None = None) -> Counts:
         """The entry that each state fires, or -1, shape (queries,).
 
         Of several keys that are equally near the newest counts.
 
         Args:
             queries: shape (n, dim).
+            named: of each state the edits that it is known to be about, by other means than its
+                distance: their entries alone count then, whatever their radius. ``None`` leaves
+                it to the radii.
         """
         if not len(self):
             return np.full(len(queries), -1)
         apart = distances(queries, self.keys)
+        reach = np.broadcast_to(self.radii, apart.shape)
+        if named is not None:
+            counts = np.array([[one in set(edits) for one in self.edit_ids] for edits in named])
+            apart = np.where(counts, apart, np.inf)
+            reach = np.full_like(apart, np.finfo(np.float32).max)
+        rows = np.arange(len(queries))
         nearest = len(self) - 1 - np.argmin(apart[:, ::-1], axis=1)
-        inside = apart[np.arange(len(queries)), nearest] <= self.radii[nearest]
-        return np.where(inside, nearest, -1)
+        return np.where(apart[rows, nearest] <= reach[rows, nearest], nearest, -1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,6 +121,7 @@ class _Key:
 
     lesson: Lesson
     at: int
+    arrival: int
     apart: Floats  # distances to the keys before it, (place,)
 
     @property
@@ -146,6 +158,7 @@ class Codebook:
         self.limit = limit
         self.resolution = resolution
         self._keys: list[_Key] = []
+        self._arrived = 0
         self._radii: list[float] = []  # of each key; only those of entries count
         self._entries: list[int] = []  # places of the keys that are entries, ascending
 
@@ -204,6 +217,7 @@ class Codebook:
             radii=np.array([self._radii[place] for place in self._entries], dtype=np.float32),
             values=_stacked((key.lesson.values[key.at] for key in held), self.output_dim),
             spans=np.array([key.lesson.spans[key.at] for key in held], dtype=np.int64),
+            arrivals=np.array([key.arrival for key in held], dtype=np.int64),
             labels=tuple(key.lesson.label for key in held),
             edit_ids=tuple(key.lesson.edit_id for key in held),
         )
@@ -302,13 +316,15 @@ class Codebook:
     def _append(self, lesson: Lesson) -> None:
         for at in range(len(lesson.keys)):
             before = _stacked((key.vector for key in self._keys), self.dim)
-            self._keys.append(_Key(lesson, at, distances(lesson.keys[at : at + 1], before)[0]))
+            apart = distances(lesson.keys[at : at + 1], before)[0]
+            self._keys.append(_Key(lesson, at, self._arrived, apart))
+            self._arrived += 1
             self._place(len(self._keys) - 1)
 
     def _drop(self, edit_id: str) -> None:
         stays = np.array([key.lesson.edit_id != edit_id for key in self._keys])
         self._keys = [
-            _Key(key.lesson, key.at, key.apart[stays[:place]])
+            _Key(key.lesson, key.at, key.arrival, key.apart[stays[:place]])
             for place, key in enumerate(self._keys)
             if stays[place]
         ]
