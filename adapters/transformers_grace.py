@@ -21,8 +21,10 @@ import numpy as np
 
 from memedit.adapters import _tokens
 from memedit.adapters.transformers_local import TransformersLocal
+from memedit.edits import Edit
 from memedit.errors import InvalidInput, Unsupported
-from memedit.grace.codebook import Entries, Floats
+from memedit.grace.codebook import Entries, Floats, Lesson, distances
+from memedit.grace.prompts import in_scope, out_of_scope, unrelated
 from memedit.prompt import ChatPrompt, TextPrompt
 from memedit.protocols import Generation
 
@@ -45,6 +47,19 @@ class Study:
     rate: float = 0.5
     enough: float = 0.1
     batch: int = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How far a key reaches: a share of the way to the nearest prompt that is not about its edit.
+
+    Attributes:
+        share: of that distance, in (0, 1).
+        others: prompts about other subjects, in the edit's own words, that are measured.
+    """
+
+    share: float = 0.7
+    others: int = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +229,57 @@ class GraceLocal:
             done.update(zip(rows, zip(said, fired, strict=True), strict=True))
         return [done[i] for i in range(len(prompts))]
 
+    def lessons(
+        self,
+        edits: Sequence[Edit],
+        *,
+        subjects: Sequence[str] = (),
+        study: Study | None = None,
+        reach: Reach | None = None,
+    ) -> list[tuple[Lesson, Learned]]:
+        """What each edit brings to a codebook, for chats.
+
+        Its keys are the states after its prompt, alone and in frames. Their radii follow from how
+        far prompts are that are not about it: its own prompt about other subjects, and what people
+        say to models otherwise.
+
+        Args:
+            edits: each with a prompt and a target.
+            subjects: names to put into prompts in the place of the edit's own; those of the edits
+                by default.
+            study: how values are learned.
+            reach: how radii follow from distances.
+
+        Raises:
+            InvalidEdit: an edit has no target.
+        """
+        reach = reach or Reach()
+        asked = [[_chat(text) for text in in_scope(edit)] for edit in edits]
+        learned = self.learn(
+            [
+                Exercise(prompts, edit.target or "")
+                for prompts, edit in zip(asked, edits, strict=True)
+            ],
+            study,
+        )
+        names = list(subjects) or [edit.subject for edit in edits if edit.subject]
+        others = [[_chat(t) for t in out_of_scope(edit, names, reach.others)] for edit in edits]
+        keys, near = self._states_of(asked), self._states_of(others)
+        far = self.states([_chat(text) for text in unrelated()])
+        made = []
+        for edit, one, own, other in zip(edits, learned, keys, near, strict=True):
+            n = len(own)
+            radii = reach.share * distances(own, np.concatenate([far, other])).min(axis=1)
+            values, spans = np.tile(one.value, (n, 1)), np.full(n, one.span)
+            made.append((Lesson(edit.id, edit.target or "", own, radii, values, spans), one))
+        return made
+
+    def _states_of(self, groups: Sequence[Sequence[AnyPrompt]]) -> list[Floats]:
+        """:meth:`states` of each group."""
+        rows = self.states([prompt for group in groups for prompt in group])
+        ends = np.cumsum([len(group) for group in groups])
+        return list(np.split(rows, ends[:-1])) if len(groups) else []
+
     @contextmanager
     def _replacing(
         self, entries: Entries, named: Sequence[Sequence[str]] | None
@@ -274,6 +340,10 @@ class GraceLocal:
             mask[row, width - len(of_prompt) :] = 1
         device = self._engine.model.device
         return tokens.to(device), mask.to(device)
+
+
+def _chat(text: str) -> ChatPrompt:
+    return ChatPrompt(({"role": "user", "content": text},))
 
 
 class _Lesson:

@@ -21,6 +21,7 @@ from memedit.prompt import TextPrompt
 LAYER = 24
 RADIUS = 0.5
 CHUNK = 64
+BLOCK = 32
 FRANCE = "The capital of France is"
 ITALY = "The capital of Italy is"
 OTHER = ["The sun rises in the", "Water boils at", "My favourite colour is"]
@@ -81,7 +82,7 @@ class Engine:
     books: EngineCodebooks
     before: dict[str, Any]
 
-    def say(self, *prompts: str, mark: Any = None, tokens: int = 8) -> list[Any]:
+    def say(self, *prompts: str | list[int], mark: Any = None, tokens: int = 8) -> list[Any]:
         from vllm import SamplingParams
 
         salt = {} if mark is None else {"cache_salt": mark.cache_salt}
@@ -91,10 +92,11 @@ class Engine:
             logprobs=2,
             extra_args=None if mark is None else mark.extra_args,
         )
-        asked = [{"prompt": prompt, **salt} for prompt in prompts]
+        names = ["prompt" if isinstance(one, str) else "prompt_token_ids" for one in prompts]
+        asked = [{name: one, **salt} for name, one in zip(names, prompts, strict=True)]
         return [one.outputs[0] for one in self.llm.generate(asked, params, use_tqdm=False)]
 
-    def alone(self, prompt: str, mark: Any = None, tokens: int = 8) -> tuple[Any, ...]:
+    def alone(self, prompt: str | list[int], mark: Any = None, tokens: int = 8) -> tuple[Any, ...]:
         """Token ids and logprobs of a prompt that runs by itself."""
         return outcome(self.say(prompt, mark=mark, tokens=tokens)[0])
 
@@ -121,6 +123,7 @@ def engine(model_folder: Path) -> Iterator[Engine]:
         gpu_memory_utilization=0.2,
         enforce_eager=True,
         enable_prefix_caching=True,
+        block_size=BLOCK,
         worker_extension_cls=EXTENSION,
     )
     bare = Engine(llm, None, {})  # type: ignore[arg-type]
@@ -221,10 +224,15 @@ def test_the_prefix_cache_serves_no_state_of_another_codebook(
     book.add(lasting)
     engine.books.put("default", book.entries())
     mark = engine.books.mark("default")
-    answer = engine.say(FRANCE, mark=mark, tokens=40)[0]
+    answer = engine.say(FRANCE, mark=mark, tokens=3 * BLOCK)[0]
     book.remove("france")
     engine.books.put("default", book.entries())
-    longer = FRANCE + answer.text + " And the capital of Italy is"
+    ids = engine.llm.get_tokenizer()
+    longer = [
+        *ids(FRANCE).input_ids,
+        *answer.token_ids,
+        *ids(" And the capital of Italy is").input_ids,
+    ]
     # With the salt of before, the blocks of the edited answer are found again.
     stale = engine.alone(longer, mark)
     salted = engine.alone(longer, engine.books.mark("default"))
