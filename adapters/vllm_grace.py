@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from memedit.adapters.vllm_worker import EDITS_ARG, NAMESPACE_ARG
-from memedit.errors import InvalidInput
+from memedit.errors import InvalidInput, Unsupported
 from memedit.grace.codebook import LIMIT, Entries
 
 Call = Callable[[str, tuple[Any, ...]], list[Any]]
@@ -45,15 +45,17 @@ class EngineCodebooks:
         capacity: most entries of a namespace; their buffers are made at its first.
 
     Raises:
-        InvalidInput: the engine has no such layer.
+        Unsupported: the engine has no such layer, or its model is compiled.
     """
 
     def __init__(self, call: Call, layer: int, capacity: int = LIMIT) -> None:
         self._call = call
         self._capacity = capacity
         self._spaces: dict[str, _Mirror] = {}
-        # Ranks of a pipeline that do not hold the layer say 0.
-        self.dim: int = max(self._ask("memedit_grace_install", layer))
+        answers = self._ask("memedit_grace_install", layer)
+        if problems := [problem for _, problem in answers if problem]:
+            raise Unsupported(f"this vLLM cannot keep codebooks: {problems[0]}")
+        self.dim: int = max(dim for dim, _ in answers)
         self.bytes = 0
 
     def put(self, namespace: str, entries: Entries) -> None:

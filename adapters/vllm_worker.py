@@ -158,12 +158,18 @@ class Site:
     Args:
         runner: vLLM's model runner.
         mlp: the MLP.
+        layer: the number of its layer.
+
+    Attributes:
         always: the namespace of requests that are not marked, or ``None``.
+        tables: the codebooks, by namespace.
+        fired: how many requests each edit has fired for.
     """
 
-    def __init__(self, runner: Any, mlp: Any) -> None:
+    def __init__(self, runner: Any, mlp: Any, layer: int) -> None:
         self.runner = runner
         self.mlp = mlp
+        self.layer = layer
         self.always: str | None = None
         self.tables: dict[str, Table] = {}
         self.fired: dict[str, int] = {}
@@ -249,24 +255,26 @@ class GraceWorker:
 
     model_runner: Any
 
-    def memedit_grace_install(self, layer: int) -> int:
-        """Wraps a layer's MLP, once; gives the length of its states, 0 where it is elsewhere.
+    def memedit_grace_install(self, layer: int) -> tuple[int, str]:
+        """Wraps a layer's MLP, once.
 
-        Raises:
-            ValueError: the model has no such layer, or another is wrapped.
+        Returns:
+            the length of its states, 0 where another rank of a pipeline has the layer; and what
+            stands in the way, if anything does.
         """
-        site = getattr(self.model_runner, _SITE, None)
-        if site is not None:
-            if site[0] != layer:
-                raise ValueError(f"layer {site[0]} is wrapped; start the engine anew for {layer}")
-            return _dim(site[1].mlp)
-        layers = _decoder_layers(self.model_runner.get_model())
+        runner = self.model_runner
+        if (made := self._memedit_site()) is not None:
+            problem = "" if made.layer == layer else f"layer {made.layer} is wrapped already"
+            return _dim(made.mlp), problem
+        if runner.compilation_config.mode:
+            return 0, "the model is compiled, and the layer would be left out; use enforce_eager"
+        layers = _decoder_layers(runner.get_model())
         if not 0 <= layer < len(layers):
-            raise ValueError(f"layer {layer}: the model has layers 0 to {len(layers) - 1}")
+            return 0, f"there is no decoder layer {layer} of {len(layers)}, from 0"
         mlp = getattr(layers[layer], "mlp", None)
         if mlp is None:
-            return 0  # another rank of a pipeline has it
-        made = Site(self.model_runner, mlp)
+            return 0, ""
+        made = Site(runner, mlp, layer)
         handle = len(_SITES)
         _SITES.append(made)
         inner, replace = mlp.forward, _operator()
@@ -277,9 +285,9 @@ class GraceWorker:
             return out
 
         mlp.forward = forward
-        self.model_runner._model_forward = made.planned(self.model_runner._model_forward)
-        setattr(self.model_runner, _SITE, (layer, made))
-        return _dim(mlp)
+        runner._model_forward = made.planned(runner._model_forward)
+        setattr(runner, _SITE, made)
+        return _dim(mlp), ""
 
     def memedit_grace_space(self, namespace: str, capacity: int) -> int:
         """Makes a namespace's buffers; gives their size in bytes."""
@@ -325,8 +333,8 @@ class GraceWorker:
         return dict(site.fired) if site is not None else {}
 
     def _memedit_site(self) -> Site | None:
-        found = getattr(self.model_runner, _SITE, None)
-        return found[1] if found is not None else None
+        found: Site | None = getattr(self.model_runner, _SITE, None)
+        return found
 
 
 _SITE = "_memedit_grace_site"
@@ -354,11 +362,7 @@ def _operator() -> Any:
 def _decoder_layers(model: Any) -> Any:
     """The decoder layers of a language model of vLLM's."""
     inner = model.get_language_model() if hasattr(model, "get_language_model") else model
-    for name in ("model", "transformer"):
-        layers = getattr(getattr(inner, name, None), "layers", None)
-        if layers is not None:
-            return layers
-    raise ValueError(f"{type(model).__name__} has no decoder layers where vLLM's models have them")
+    return getattr(getattr(inner, "model", None), "layers", ())
 
 
 def _dim(mlp: Any) -> int:

@@ -14,7 +14,7 @@ from memedit.adapters.transformers_grace import Exercise, GraceLocal
 from memedit.adapters.transformers_local import TransformersLocal
 from memedit.adapters.vllm_grace import EngineCodebooks
 from memedit.adapters.vllm_worker import EXTENSION
-from memedit.errors import InvalidInput
+from memedit.errors import InvalidInput, Unsupported
 from memedit.grace.codebook import Codebook, Lesson
 from memedit.prompt import TextPrompt
 
@@ -240,6 +240,16 @@ def test_the_prefix_cache_serves_no_state_of_another_codebook(
     never_edited = engine.alone(longer)
     assert salted == never_edited
     assert stale != never_edited
+
+
+def test_another_layer_is_refused(engine: Engine) -> None:
+    def call(method: str, args: tuple[Any, ...]) -> list[Any]:
+        found: list[Any] = engine.llm.collective_rpc(method, args=args)
+        return found
+
+    with pytest.raises(Unsupported, match="layer 24 is wrapped"):
+        EngineCodebooks(call, LAYER + 1)
+    assert EngineCodebooks(call, LAYER, 8).dim == engine.books.dim
 
 
 def test_what_does_not_fit_is_refused(engine: Engine, taught: Taught) -> None:

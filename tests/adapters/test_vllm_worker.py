@@ -12,6 +12,7 @@ import torch
 from memedit.adapters import vllm_worker
 from memedit.adapters.vllm_grace import EngineCodebooks
 from memedit.adapters.vllm_worker import Site, Table, _Held, _operator, _Row
+from memedit.errors import Unsupported
 from memedit.grace.codebook import Codebook, Lesson
 
 DIM = 16
@@ -39,7 +40,7 @@ class Workers:
 
         self.calls.append(method)
         if method == "memedit_grace_install":
-            return [0, DIM]
+            return [(0, ""), (DIM, "")]
         if method == "memedit_grace_space":
             self.table = Table(args[1], DIM, torch.zeros(1))
             return [self.table.bytes]
@@ -83,6 +84,11 @@ def test_the_workers_fire_what_the_codebook_fires_after_any_changes(seed: int) -
     assert len({salt for salts in versions.values() for salt in salts}) == len(versions)
 
 
+def test_an_engine_that_cannot_is_refused() -> None:
+    with pytest.raises(Unsupported, match="use enforce_eager"):
+        EngineCodebooks(lambda method, args: [(0, "it is compiled; use enforce_eager")], 0)
+
+
 def test_nothing_is_sent_where_nothing_changed() -> None:
     workers, book = Workers(), Codebook(DIM)
     books = EngineCodebooks(workers, 0, capacity=8)
@@ -95,7 +101,7 @@ def test_nothing_is_sent_where_nothing_changed() -> None:
 
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Site:
-    made = Site(SimpleNamespace(requests={}), None)
+    made = Site(SimpleNamespace(requests={}), None, 0)
     table = made.tables["default"] = Table(4, DIM, torch.zeros(1))
     table.write(
         [0],
