@@ -220,22 +220,22 @@ class Site:
         self._plan = []
         starts = self.runner.query_start_loc.np
         for i, request in enumerate(batch.req_ids):
-            params = self.runner.requests[request].sampling_params
-            marks = (params.extra_args if params is not None else None) or {}
-            space = marks.get(NAMESPACE_ARG, self.always)
+            space, named = self._marks(self.runner.requests[request].sampling_params)
             if space not in self.tables and request not in self._held:
                 continue
-            named = marks.get(EDITS_ARG)
             start, stop = int(starts[i]), int(starts[i + 1])
             first = int(batch.num_computed_tokens_cpu[i]) - int(batch.num_prompt_tokens[i]) + 1
             if space not in self.tables and first <= 0:
                 continue
-            self._plan.append(
-                _Row(
-                    *(request, start, stop, first, str(space)),
-                    None if named is None else frozenset(map(str, named)),
-                )
-            )
+            self._plan.append(_Row(request, start, stop, first, str(space), named))
+
+    def _marks(self, params: Any) -> tuple[str | None, frozenset[str] | None]:
+        """A request's namespace and named edits; a mark of another form than ours is none."""
+        marks = (params.extra_args if params is not None else None) or {}
+        space, named = marks.get(NAMESPACE_ARG, self.always), marks.get(EDITS_ARG)
+        if not isinstance(space, str) or not isinstance(named, list | tuple | None):
+            return None, None
+        return space, None if named is None else frozenset(map(str, named))
 
     def planned(self, forward: Callable[..., Any]) -> Callable[..., Any]:
         """The runner's forward pass with a plan around it."""

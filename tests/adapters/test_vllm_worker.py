@@ -170,6 +170,24 @@ def test_a_request_keeps_what_it_began_with(site: Site) -> None:
     assert isinstance(site._held["r"], _Held)
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, ("all", None)),
+        ({}, ("all", None)),
+        ({"memedit_grace": "hr"}, ("hr", None)),
+        ({"memedit_grace": "hr", "memedit_grace_edits": ["a", 7]}, ("hr", {"a", "7"})),
+        ({"memedit_grace": "hr", "memedit_grace_edits": []}, ("hr", set())),
+        ({"memedit_grace": ["hr"]}, (None, None)),
+        ({"memedit_grace": "hr", "memedit_grace_edits": 7}, (None, None)),
+        ({"memedit_grace": "hr", "memedit_grace_edits": "a"}, (None, None)),
+    ],
+)
+def test_marks_of_requests(site: Site, given: Any, expected: tuple[Any, Any]) -> None:
+    site.always = "all"
+    assert site._marks(SimpleNamespace(extra_args=given)) == expected
+
+
 def test_the_operator_survives_the_compiler(site: Site) -> None:
     torch.manual_seed(0)
     first, last, operator = torch.nn.Linear(DIM, DIM), torch.nn.Linear(DIM, 3), _operator()
