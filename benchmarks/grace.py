@@ -311,6 +311,19 @@ def in_vllm(given: argparse.Namespace, made: Setting, entries: Entries) -> dict[
         }
     print("ike", rows, flush=True)
 
+    def alone(texts: Sequence[str]) -> list[Any]:
+        """Token ids and logprobs of each prompt, unmarked and by itself."""
+        params = vllm.SamplingParams(temperature=0, max_tokens=8, logprobs=2)
+        found = []
+        for ids in _tokens.prompt_ids(chats(texts), tokenizer):
+            (said,) = llm.generate([{"prompt_token_ids": ids}], params, use_tqdm=False)
+            first = said.outputs[0]
+            each = [{token: at.logprob for token, at in place.items()} for place in first.logprobs]
+            found.append((tuple(first.token_ids), each))
+        return found
+
+    asked_alone = [*made.questions[: given.alone], *made.neighbours[: given.alone]]
+    before = alone(asked_alone)
     books = EngineCodebooks(
         lambda method, args: llm.collective_rpc(method, args=args), given.layer, given.capacity
     )
@@ -318,6 +331,23 @@ def in_vllm(given: argparse.Namespace, made: Setting, entries: Entries) -> dict[
     books.put("default", entries)
     rows["put seconds"] = round(time.perf_counter() - started, 4)
     rows["buffer bytes"] = books.bytes
+    books.always("default")
+    llm.reset_prefix_cache()
+    fires, equal = 0, 0
+    for text, one in zip(asked_alone, before, strict=True):
+        count = sum(books.fired().values())
+        now = alone([text])[0]
+        fired = sum(books.fired().values()) > count
+        fires += fired
+        equal += not fired and now == one
+    books.always(None)
+    llm.reset_prefix_cache()
+    rows["always on, one at a time"] = {
+        "prompts": len(asked_alone),
+        "fired": fires,
+        "not fired and bit-identical": equal,
+    }
+    print(rows["always on, one at a time"], flush=True)
 
     def answers(
         texts: Sequence[str], named: Sequence[Sequence[str]] | None
@@ -375,6 +405,9 @@ def main() -> None:
     parser.add_argument("--layer", type=int, default=25)
     parser.add_argument("--share", type=float, default=0.7, help="of the distances: the radii")
     parser.add_argument("--capacity", type=int, default=4096, help="entries of vLLM's buffers")
+    parser.add_argument(
+        "--alone", type=int, default=25, help="questions and neighbours that are asked one by one"
+    )
     parser.add_argument("--work", type=Path, required=True, help="folder for what is learned")
     parser.add_argument("--out", type=Path, help="JSON file to add to")
     given = parser.parse_args()
