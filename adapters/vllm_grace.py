@@ -7,16 +7,23 @@ codebook carries a salt of the codebook's very content, and never finds states o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+import functools
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from memedit.adapters.vllm_worker import EDITS_ARG, NAMESPACE_ARG
-from memedit.errors import InvalidInput, Unsupported
-from memedit.grace.codebook import LIMIT, Entries
+from memedit.edits import Edit
+from memedit.errors import ConfigError, InvalidInput, MemoryFileDamaged, Unsupported
+from memedit.grace.codebook import LIMIT, Codebook, Entries
+
+logger = logging.getLogger("memedit.server")
 
 Call = Callable[[str, tuple[Any, ...]], list[Any]]
 """Calls a method of all workers with these arguments: ``LLM.collective_rpc`` with its ``args``."""
@@ -112,6 +119,132 @@ class EngineCodebooks:
 
     def _ask(self, method: str, *args: Any) -> list[Any]:
         return self._call(method, args)
+
+
+class ServedCodebooks:
+    """A codebook's file, and the engine of the server that memedit's middleware is in.
+
+    The layer is wrapped, and the codebook written, with the first request that one of its edits is
+    about. What an edit is about the scope step alone decides: an edit that is reverted answers no
+    more, whatever the file holds.
+
+    Args:
+        file: what ``memedit grace learn`` has written.
+
+    Raises:
+        ConfigError: it is not there, or says not which layer and namespace it is for.
+        MemoryFileDamaged: it cannot be read.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._lock = asyncio.Lock()
+        self._books: EngineCodebooks | None = None
+        self._refused = False
+        self._fresh = True
+        self._layer, self._namespace = -1, ""
+        self._read = self._stamp()
+        self._take(*Codebook.load(file))
+
+    def check(self, body: Mapping[str, Any]) -> None:
+        """Refuses a body that marks itself.
+
+        Raises:
+            InvalidInput: it does.
+        """
+        given = body.get("vllm_xargs")
+        if isinstance(given, Mapping) and not given.keys().isdisjoint((NAMESPACE_ARG, EDITS_ARG)):
+            raise InvalidInput(
+                f"vllm_xargs holds {NAMESPACE_ARG} or {EDITS_ARG}, which memedit sets itself; "
+                "leave them out"
+            )
+
+    async def members(
+        self,
+        scope: Mapping[str, Any],
+        body: Mapping[str, Any],
+        namespace: str,
+        edits: Sequence[Edit],
+    ) -> dict[str, Any] | None:
+        """See :class:`memedit.server.middleware.Marks`."""
+        if self._refused or namespace != self._namespace:
+            return None
+        async with self._lock:
+            await self._refresh()
+            if any(edit.id not in self._edits for edit in edits):
+                return None
+            try:
+                mark = await self._mark(scope, [edit.id for edit in edits])
+            except (Unsupported, InvalidInput):
+                self._refused = True
+                logger.exception("codebooks are left aside: edits answer in context")
+                return None
+        xargs, salt = body.get("vllm_xargs"), body.get("cache_salt")
+        return {
+            "vllm_xargs": {**(xargs if isinstance(xargs, Mapping) else {}), **mark.extra_args},
+            "cache_salt": f"{salt}:{mark.cache_salt}" if salt else mark.cache_salt,
+        }
+
+    async def _mark(self, scope: Mapping[str, Any], edits: Sequence[str]) -> Mark:
+        """The mark for these edits, with the engine's codebook as the file has it."""
+        if self._books is None:
+            call = functools.partial(
+                _across, scope["app"].state.engine_client, asyncio.get_running_loop()
+            )
+            capacity = max(LIMIT, 2 * len(self._entries))
+            self._books = await asyncio.to_thread(EngineCodebooks, call, self._layer, capacity)
+        if self._fresh:
+            await asyncio.to_thread(self._books.put, self._namespace, self._entries)
+            self._fresh = False
+            logger.info("codebook of %d entries at layer %d", len(self._entries), self._layer)
+        return self._books.mark(self._namespace, edits)
+
+    async def _refresh(self) -> None:
+        """Takes up another file in the place of the one that was read, if it is a codebook."""
+        try:
+            if (stamp := self._stamp()) == self._read:
+                return
+            self._read = stamp
+            self._take(*await asyncio.to_thread(Codebook.load, self._file))
+        except (ConfigError, MemoryFileDamaged):
+            logger.exception("the codebook stays as it was read last")
+
+    def _take(self, book: Codebook, notes: Mapping[str, str]) -> None:
+        try:
+            layer, namespace = int(notes["layer"]), notes["namespace"]
+        except (KeyError, ValueError) as error:
+            raise ConfigError(
+                f"{self._file} says not which layer and namespace it is for; write it with "
+                "`memedit grace learn`"
+            ) from error
+        if self._books is not None and (layer, namespace) != (self._layer, self._namespace):
+            raise ConfigError(
+                f"{self._file} is for layer {layer} and namespace {namespace!r} now; start the "
+                "server anew for it"
+            )
+        self._layer, self._namespace = layer, namespace
+        self._entries = book.entries()
+        self._edits = frozenset(self._entries.edit_ids)
+        self._fresh = True
+
+    def _stamp(self) -> tuple[int, int, int]:
+        try:
+            seen = self._file.stat()
+        except OSError as error:
+            raise ConfigError(
+                f"the codebook {self._file} cannot be read ({error.strerror}); write it with "
+                "`memedit grace learn`, or leave grace.file empty"
+            ) from error
+        return seen.st_ino, seen.st_size, seen.st_mtime_ns
+
+
+def _across(
+    client: Any, loop: asyncio.AbstractEventLoop, method: str, args: tuple[Any, ...]
+) -> list[Any]:
+    """A call of an engine that belongs to an event loop, from another thread."""
+    asked = client.collective_rpc(method, args=args)
+    found: list[Any] = asyncio.run_coroutine_threadsafe(asked, loop).result()
+    return found
 
 
 class _Mirror:

@@ -266,6 +266,8 @@ class GraceWorker:
         if (made := self._memedit_site()) is not None:
             problem = "" if made.layer == layer else f"layer {made.layer} is wrapped already"
             return _dim(made.mlp), problem
+        if not all(hasattr(runner, name) for name in _READ):
+            return 0, "its model runner is of another kind; set VLLM_USE_V2_MODEL_RUNNER=0"
         if runner.compilation_config.mode:
             return 0, "the model is compiled, and the layer would be left out; use enforce_eager"
         layers = _decoder_layers(runner.get_model())
@@ -338,6 +340,9 @@ class GraceWorker:
 
 
 _SITE = "_memedit_grace_site"
+_READ = ("compilation_config", "input_batch", "query_start_loc", "requests", "_model_forward")
+"""What is read off vLLM's model runner: its first kind has it, and its second has not."""
+
 _SITES: list[Site] = []
 
 
