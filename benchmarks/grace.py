@@ -167,14 +167,17 @@ def routed(made: Setting, folder: Path) -> Callable[[Sequence[str]], list[list[s
     return named
 
 
-Answers = Callable[[Sequence[str], "Sequence[Sequence[str]] | None"], list[tuple[str, str]]]
-"""Prompts and the edits they were found to be about, if so: texts, and the edits that fired."""
+Named = Sequence[Sequence[str]] | None
+"""Of each prompt the edits that it was found to be about; ``None`` leaves it to the radii."""
+
+Answers = Callable[[Sequence[str], Named, int], list[tuple[str, str]]]
+"""Prompts, what they are about, and most tokens: texts, and the edits that fired."""
 
 
 def in_scope(
     made: Setting, texts: Sequence[str], answers: Answers, named: list[list[str]] | None
 ) -> dict[str, Any]:
-    said = answers(texts, named)
+    said = answers(texts, named, TOKENS)
     hits = [hit(text, edit) for (text, _), edit in zip(said, made.edits, strict=True)]
     right = [fired == edit.id for (_, fired), edit in zip(said, made.edits, strict=True)]
     return {
@@ -195,11 +198,12 @@ def out_of_scope(
     texts: Sequence[str], answers: Answers, named: list[list[str]] | None, unedited: Answers
 ) -> dict[str, Any]:
     """What fires, and of it what is answered otherwise; what does not fire is the same."""
-    said = answers(texts, named)
-    fired = [i for i, (_, edit) in enumerate(said) if edit]
-    before = unedited([texts[i] for i in fired], None)
-    changed = sum(said[i][0] != text for i, (text, _) in zip(fired, before, strict=True))
-    return {"fired": share(len(fired), len(texts)), "changed": share(changed, len(texts))}
+    fires = [i for i, (_, edit) in enumerate(answers(texts, named, 1)) if edit]
+    asked = [texts[i] for i in fires]
+    said = answers(asked, None if named is None else [named[i] for i in fires], TOKENS)
+    before = unedited(asked, None, TOKENS)
+    changed = sum(text != plain for (text, _), (plain, _) in zip(said, before, strict=True))
+    return {"fired": share(len(fires), len(texts)), "changed": share(changed, len(texts))}
 
 
 def measured(made: Setting, answers: Answers, unedited: Answers, folder: Path) -> dict[str, Any]:
@@ -236,16 +240,12 @@ def offline(given: argparse.Namespace, made: Setting, entries: Entries) -> dict[
     engine = TransformersLocal(str(given.model), dtype="float32")
     grace = GraceLocal(engine, given.layer)
 
-    def answers(
-        texts: Sequence[str], named: Sequence[Sequence[str]] | None
-    ) -> list[tuple[str, str]]:
-        found = grace.answers(chats(texts), TOKENS, entries, named)
+    def answers(texts: Sequence[str], named: Named, tokens: int) -> list[tuple[str, str]]:
+        found = grace.answers(chats(texts), tokens, entries, named)
         return [(said.text, entries.edit_ids[at] if at >= 0 else "") for said, at in found]
 
-    def unedited(
-        texts: Sequence[str], named: Sequence[Sequence[str]] | None
-    ) -> list[tuple[str, str]]:
-        return [(said.text, "") for said in engine.generate(chats(texts), TOKENS)]
+    def unedited(texts: Sequence[str], named: Named, tokens: int) -> list[tuple[str, str]]:
+        return [(said.text, "") for said in engine.generate(chats(texts), tokens)]
 
     with tempfile.TemporaryDirectory() as folder:
         return measured(made, answers, unedited, Path(folder))
@@ -274,7 +274,11 @@ def in_vllm(given: argparse.Namespace, made: Setting, entries: Entries) -> dict[
     tokenizer = llm.get_tokenizer()
     ike = IKE(IKEConfig(), SentenceEncoder())
 
-    def run(prompts: Sequence[Any], marks: Sequence[Any]) -> tuple[list[str], list[int]]:
+    def run(
+        prompts: Sequence[Any], marks: Sequence[Any], tokens: int = TOKENS
+    ) -> tuple[list[str], list[int]]:
+        if not prompts:
+            return [], []
         ids = _tokens.prompt_ids(prompts, tokenizer)
         asked = [
             {"prompt_token_ids": one, **({"cache_salt": mark.cache_salt} if mark else {})}
@@ -282,7 +286,7 @@ def in_vllm(given: argparse.Namespace, made: Setting, entries: Entries) -> dict[
         ]
         params = [
             vllm.SamplingParams(
-                temperature=0, max_tokens=TOKENS, extra_args=mark.extra_args if mark else None
+                temperature=0, max_tokens=tokens, extra_args=mark.extra_args if mark else None
             )
             for mark in marks
         ]
@@ -349,14 +353,12 @@ def in_vllm(given: argparse.Namespace, made: Setting, entries: Entries) -> dict[
     }
     print(rows["always on, one at a time"], flush=True)
 
-    def answers(
-        texts: Sequence[str], named: Sequence[Sequence[str]] | None
-    ) -> list[tuple[str, str]]:
+    def answers(texts: Sequence[str], named: Named, tokens: int) -> list[tuple[str, str]]:
         before = books.fired()
         marks = [
             books.mark("default", None if named is None else named[i]) for i in range(len(texts))
         ]
-        said, _ = run(chats(texts), marks)
+        said, _ = run(chats(texts), marks, tokens)
         told = fired_by(entries, texts, named)
         count = sum(books.fired().values()) - sum(before.values())
         if count != sum(map(bool, told)):
@@ -364,10 +366,8 @@ def in_vllm(given: argparse.Namespace, made: Setting, entries: Entries) -> dict[
         rows.setdefault("fired", []).append({"vllm": count, "codebook": sum(map(bool, told))})
         return list(zip(said, told, strict=True))
 
-    def unedited(
-        texts: Sequence[str], named: Sequence[Sequence[str]] | None
-    ) -> list[tuple[str, str]]:
-        return [(text, "") for text in run(chats(texts), [None] * len(texts))[0]]
+    def unedited(texts: Sequence[str], named: Named, tokens: int) -> list[tuple[str, str]]:
+        return [(text, "") for text in run(chats(texts), [None] * len(texts), tokens)[0]]
 
     fired_by = _lookups(given)
     with tempfile.TemporaryDirectory() as folder:
@@ -383,9 +383,9 @@ def _lookups(given: argparse.Namespace) -> Callable[..., list[str]]:
 
     grace = GraceLocal(TransformersLocal(str(given.model), dtype="float32"), given.layer)
 
-    def fired(
-        entries: Entries, texts: Sequence[str], named: Sequence[Sequence[str]] | None
-    ) -> list[str]:
+    def fired(entries: Entries, texts: Sequence[str], named: Named) -> list[str]:
+        if not texts:
+            return []
         rows = entries.lookup(grace.states(chats(texts)), named)
         return [entries.edit_ids[row] if row >= 0 else "" for row in rows]
 
