@@ -4,8 +4,8 @@
     python benchmarks/grace.py offline --model DIR --split dev --limit 100 --work FOLDER --out FILE
     python benchmarks/grace.py vllm    --model DIR --split dev --limit 100 --work FOLDER --out FILE
 
-All edits are live at once, one codebook, chats. ``learn`` writes what it has learned to the folder
-and goes on from there when it is run again. The other two add their part to the JSON file.
+All edits are live at once, one codebook, chats. What is learned and measured is kept in the folder,
+and run again a part goes on from there. The last two add their figures to the JSON file.
 
 Four kinds of prompts: the edit's own (accuracy), its ``rephrase_prompt`` (generality), its
 ``locality_prompt``, which asks the same of somebody else (neighbours), and people's questions to a
@@ -18,6 +18,7 @@ answers are no longer the unedited model's.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import random
@@ -206,33 +207,60 @@ def out_of_scope(
     return {"fired": share(len(fires), len(texts)), "changed": share(changed, len(texts))}
 
 
-def measured(made: Setting, answers: Answers, unedited: Answers, folder: Path) -> dict[str, Any]:
+class Kept:
+    """Figures that are written down as they come, so that a run goes on where it was stopped.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._rows: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+
+    def once(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The figures of that name, made where they are not there yet."""
+        if name not in self._rows:
+            self._rows[name] = make()
+            self._path.write_text(json.dumps(self._rows))
+            print(name, json.dumps({k: v for k, v in self._rows[name].items() if k != "examples"}))
+            sys.stdout.flush()
+        found: dict[str, Any] = self._rows[name]
+        return found
+
+
+def measured(
+    made: Setting, answers: Answers, unedited: Answers, folder: Path, kept: Kept
+) -> dict[str, Any]:
     """All four kinds of prompts, both ways."""
-    names = routed(made, folder)
+    names = functools.cache(lambda: routed(made, folder))
     rows: dict[str, Any] = {}
     for way in ("radius", "router"):
 
         def about(texts: Sequence[str], way: str = way) -> list[list[str]] | None:
-            return names(texts) if way == "router" else None
+            return names()(texts) if way == "router" else None
+
+        def inside(texts: list[str], about: Any = about) -> dict[str, Any]:
+            return in_scope(made, texts, answers, about(texts))
+
+        def outside(texts: list[str], about: Any = about) -> dict[str, Any]:
+            return out_of_scope(texts, answers, about(texts), unedited)
 
         rows[way] = {
-            "accuracy": in_scope(made, made.own, answers, about(made.own)),
-            "generality": in_scope(made, made.rephrases, answers, about(made.rephrases)),
-            "neighbours": out_of_scope(made.neighbours, answers, about(made.neighbours), unedited),
-            "questions": out_of_scope(made.questions, answers, about(made.questions), unedited),
+            kind: kept.once(f"{way}, {kind}", functools.partial(measure, texts))
+            for kind, measure, texts in (
+                ("accuracy", inside, made.own),
+                ("generality", inside, made.rephrases),
+                ("neighbours", outside, made.neighbours),
+                ("questions", outside, made.questions),
+            )
         }
-        print(way, brief(rows[way]), flush=True)
     return rows
 
 
-def brief(row: dict[str, Any]) -> str:
-    """One way's figures for a person."""
-    held = [f"{kind} {row[kind]['holds']['percent']}" for kind in ("accuracy", "generality")]
-    fired = [f"{kind} {row[kind]['fired']['percent']}" for kind in ("neighbours", "questions")]
-    return f"{', '.join(held)}; fired of {', '.join(fired)}"
-
-
-def offline(given: argparse.Namespace, made: Setting, entries: Entries) -> dict[str, Any]:
+def offline(
+    given: argparse.Namespace, made: Setting, entries: Entries, kept: Kept
+) -> dict[str, Any]:
     """In transformers."""
     from memedit.adapters.transformers_grace import GraceLocal
     from memedit.adapters.transformers_local import TransformersLocal
@@ -248,10 +276,12 @@ def offline(given: argparse.Namespace, made: Setting, entries: Entries) -> dict[
         return [(said.text, "") for said in engine.generate(chats(texts), tokens)]
 
     with tempfile.TemporaryDirectory() as folder:
-        return measured(made, answers, unedited, Path(folder))
+        return measured(made, answers, unedited, Path(folder), kept)
 
 
-def in_vllm(given: argparse.Namespace, made: Setting, entries: Entries) -> dict[str, Any]:
+def in_vllm(
+    given: argparse.Namespace, made: Setting, entries: Entries, kept: Kept
+) -> dict[str, Any]:
     """In vLLM, as requests of one call; IKE beside it, with the edit given."""
     import vllm
 
@@ -371,7 +401,7 @@ def in_vllm(given: argparse.Namespace, made: Setting, entries: Entries) -> dict[
 
     fired_by = _lookups(given)
     with tempfile.TemporaryDirectory() as folder:
-        rows |= measured(made, answers, unedited, Path(folder))
+        rows |= measured(made, answers, unedited, Path(folder), kept)
     llm.llm_engine.engine_core.shutdown()
     return rows
 
@@ -424,7 +454,8 @@ def main() -> None:
     entries = book.entries()
     learned = json.loads((given.work / "learned.json").read_text())
     mine = [learned[edit.id] for edit in made.edits]
-    rows = (offline if given.part == "offline" else in_vllm)(given, made, entries)
+    kept = Kept(given.work / f"{given.part}-{given.split}-{len(made.edits)}-{given.share}.json")
+    rows = (offline if given.part == "offline" else in_vllm)(given, made, entries, kept)
     results = json.loads(given.out.read_text()) if given.out.exists() else {}
     results |= {
         "question": "What do GRACE codebooks hold, and what do they leave alone?",

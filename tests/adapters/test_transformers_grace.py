@@ -12,10 +12,12 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from memedit.adapters import _tokens
-from memedit.adapters.transformers_grace import Exercise, GraceLocal, Study, _Lesson
+from memedit.adapters.transformers_grace import Exercise, GraceLocal, Reach, Study, _Lesson
 from memedit.adapters.transformers_local import TransformersLocal
+from memedit.edits import structured
 from memedit.errors import InvalidInput, Unsupported
-from memedit.grace.codebook import Codebook, Entries, Lesson
+from memedit.grace.codebook import Codebook, Entries, Lesson, distances
+from memedit.grace.prompts import in_scope, out_of_scope, unrelated
 from memedit.prompt import ChatPrompt, TextPrompt
 
 LAYERS, LAYER = 4, 2
@@ -173,6 +175,25 @@ def test_the_model_is_as_it_was(engine: TransformersLocal) -> None:
     assert all(torch.equal(part, before[name]) for name, part in model.state_dict().items())
     assert not any("forward" in layer.__dict__ for layer in model.model.layers)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_no_key_reaches_a_prompt_that_is_not_about_its_edit(engine: TransformersLocal) -> None:
+    grace, share = GraceLocal(engine, LAYER), 0.7
+    edits = [
+        structured(name, "The capital of {} is", target)
+        for name, target in (("France", "Lyon"), ("Italy", "Oslo"), ("Peru", "Rome"))
+    ]
+    made = grace.lessons(edits, study=Study(steps=1), reach=Reach(share=share, others=2))
+    for edit, (lesson, one) in zip(edits, made, strict=True):
+        assert (lesson.edit_id, lesson.label) == (edit.id, edit.target)
+        assert np.array_equal(lesson.keys, grace.states([chat(t) for t in in_scope(edit)]))
+        assert np.array_equal(lesson.values, np.tile(one.value, (len(lesson.keys), 1)))
+        assert set(lesson.spans.tolist()) == {one.span}
+        names = [other.subject or "" for other in edits]
+        others = [*unrelated(), *out_of_scope(edit, names, 2)]
+        nearest = distances(lesson.keys, grace.states([chat(t) for t in others])).min(axis=1)
+        assert np.allclose(lesson.radii, share * nearest, rtol=1e-3)
+        assert lesson.radii.min() > 0
 
 
 def test_what_cannot_be_is_refused(engine: TransformersLocal) -> None:
