@@ -16,18 +16,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from setting import commit, cpu
+from setting import head
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -72,12 +69,11 @@ def run(name: str, options: Sequence[str]) -> None:
     if done.returncode:
         sys.exit(done.returncode)
     found = {
-        "question": "How do memedit and its baselines score, and what do they cost?",
-        "command": f"memedit evaluate {' '.join(options)}",
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "commit": commit(),
+        **head(
+            "How do memedit and its baselines score, and what do they cost?",
+            f"memedit evaluate {' '.join(options)}",
+        ),
         "seconds": round(time.monotonic() - started, 1),
-        "machine": {"cpu": cpu(), "cores": os.cpu_count(), "python": platform.python_version()},
         "report": json.loads((folder / "report.json").read_text(encoding="utf-8")),
         "timings": json.loads((folder / "timings.json").read_text(encoding="utf-8")),
     }
@@ -113,10 +109,10 @@ def apart() -> None:
         }
         print(f"{name} {split}: {sum(counts.values())} probes apart")
     content = {
-        "question": "How many probes are about another case's edit when whole datasets are live?",
-        "command": "python benchmarks/evaluate.py apart",
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "commit": commit(),
+        **head(
+            "How many probes are about another case's edit when whole datasets are live?",
+            "python benchmarks/evaluate.py apart",
+        ),
         "datasets": found,
     }
     text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"

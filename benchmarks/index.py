@@ -21,7 +21,6 @@ import hashlib
 import json
 import os
 import pickle
-import platform
 import random
 import subprocess
 import sys
@@ -29,15 +28,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
-from setting import commit, cpu, read
+from setting import head, read
 
 from memedit.encoders import SentenceEncoder
 from memedit.indexes import make_index
@@ -400,23 +397,13 @@ def of_size(
 
 
 def about(given: Any) -> dict[str, Any]:
+    question = (__doc__ or "").splitlines()[0]
+    command = f"python benchmarks/index.py --seed {given.seed} --real {given.real}"
     return {
-        "question": (__doc__ or "").splitlines()[0],
-        "command": f"python benchmarks/index.py --seed {given.seed} --real {given.real}",
+        **head(
+            question, command, "faiss-cpu", "faiss-gpu", "numpy", "torch", "sentence-transformers"
+        ),
         "seed": given.seed,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": {
-            "cpu": cpu(),
-            "cores": os.cpu_count(),
-            "system": platform.platform(),
-            "load average": [round(value, 1) for value in os.getloadavg()],
-        },
-        "versions": {
-            "python": platform.python_version(),
-            "faiss": faiss.__version__,
-            **{name: version(name) for name in ("numpy", "torch", "sentence-transformers")},
-        },
     }
 
 

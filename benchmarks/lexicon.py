@@ -15,18 +15,16 @@ import argparse
 import gc
 import json
 import os
-import platform
 import random
 import re
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from setting import commit, cpu, read
+from setting import head, read
 
 from memedit.lexicon import SubjectLexicon
 
@@ -191,20 +189,9 @@ def baselines(names: Sequence[str], texts: Sequence[str]) -> dict[str, Any]:
 
 
 def about(given: Any) -> dict[str, Any]:
-    return {
-        "question": (__doc__ or "").splitlines()[0],
-        "command": f"python benchmarks/lexicon.py --subjects {given.subjects} --seed {given.seed}",
-        "seed": given.seed,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": {
-            "cpu": cpu(),
-            "cores": os.cpu_count(),
-            "system": platform.platform(),
-            "load average": [round(value, 1) for value in os.getloadavg()],
-        },
-        "versions": {"python": platform.python_version(), "numpy": np.__version__},
-    }
+    question = (__doc__ or "").splitlines()[0]
+    command = f"python benchmarks/lexicon.py --subjects {given.subjects} --seed {given.seed}"
+    return {**head(question, command, "numpy"), "seed": given.seed}
 
 
 def main() -> None:

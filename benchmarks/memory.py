@@ -15,20 +15,16 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import os
-import platform
 import random
 import statistics
 import tempfile
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from setting import commit
+from setting import head
 
 from memedit.edits import Edit, structured
 from memedit.encoders import SentenceEncoder
@@ -171,17 +167,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         measured = measure(given.edits, given.index, given.seed, Path(folder))
     results = {
-        "question": "How long does an add take, and what does an import cost beside encoding?",
-        "command": f"python benchmarks/memory.py --edits {given.edits} --index {given.index} "
-        f"--seed {given.seed}",
+        **head(
+            "How long does an add take, and what does an import cost beside encoding?",
+            f"python benchmarks/memory.py --edits {given.edits} --index {given.index} "
+            f"--seed {given.seed}",
+            *("numpy", "torch", "sentence-transformers"),
+        ),
         "seed": given.seed,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": {"cores": os.cpu_count(), "system": platform.platform()},
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("numpy", "torch", "sentence-transformers")},
-        },
         **measured,
     }
     kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}

@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import random
 import statistics
 import subprocess
@@ -26,13 +25,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from setting import commit, cpu
+from setting import head
 
 from memedit.edits import Edit, structured
 from memedit.indexes.growing import GrowingIndex
@@ -295,20 +292,12 @@ def main() -> None:
             print(json.dumps(found, indent=1), flush=True)
             sizes[str(count)] = found
             results["at scale"] = {
-                "question": (__doc__ or "").splitlines()[0],
-                "command": f"python benchmarks/memory_scale.py --seed {given.seed}",
+                **head(
+                    (__doc__ or "").splitlines()[0],
+                    f"python benchmarks/memory_scale.py --seed {given.seed}",
+                    *("numpy", "faiss-cpu", "faiss-gpu"),
+                ),
                 "seed": given.seed,
-                "date": datetime.now(UTC).isoformat(timespec="seconds"),
-                "commit": commit(),
-                "machine": {
-                    "cpu": cpu(),
-                    "cores": os.cpu_count(),
-                    "system": platform.platform(),
-                },
-                "versions": {
-                    "python": platform.python_version(),
-                    **{name: version(name) for name in ("numpy", "faiss-cpu")},
-                },
                 "targets": TARGETS,
                 "sizes": sizes,
             }

@@ -29,15 +29,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
 import httpx
 import uvloop
 from memory import Filler, edits
-from setting import ROOT, commit, cpu
+from setting import ROOT, head
 
 from memedit.config import cache_folder
 from memedit.encoders import SentenceEncoder
@@ -353,19 +351,15 @@ def main() -> None:
     folder = cache_folder() / "benchmarks"
     folder.mkdir(parents=True, exist_ok=True)
     rows = measure(args, folder)
-    packages = ("uvicorn", "uvloop", "httptools", "sentence-transformers", "torch", "faiss-cpu")
+    said = head(
+        "How many requests a second pass through the proxy, and how long do they take?",
+        f"python benchmarks/proxy.py {' '.join(sys.argv[1:])}".strip(),
+        *("uvicorn", "uvloop", "httptools", "sentence-transformers", "torch", "faiss-cpu"),
+    )
     report = {
-        "question": "How many requests a second pass through the proxy, and how long do they take?",
-        "command": f"python benchmarks/proxy.py {' '.join(sys.argv[1:])}".strip(),
+        **said,
         "seed": args.seed,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": {"cpu": cpu(), "cores": os.cpu_count()},
-        "versions": {
-            "python": sys.version.split()[0],
-            **{name: version(name) for name in packages},
-            "litellm": args.litellm,
-        },
+        "litellm": args.litellm,
         "edits": args.edits,
         "settings": {
             name: value

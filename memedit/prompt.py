@@ -26,6 +26,19 @@ _LEANING = 200
 _PRONOUN = re.compile(
     r"\b(?:it|its|they|them|their|he|him|his|she|her|there|that|this|those|these)\b", re.IGNORECASE
 )
+# "And of Paris?", "What about the K2?": a name, and the question is the one before.
+_ELLIPSIS = re.compile(
+    r"(?:(?:ok(?:ay)?|thanks?(?: you)?|good|nice|great|right|yes|no)[,.!;:\s]+)?"
+    r"(?:(?:and|but|or|then|so)[,\s]+)*"
+    r"(?:(?:what|how)\s+about|(?P<and>and|or)\b|(?=of|in|for|at)\b)\s*"
+    r"(?P<link>(?:of|in|for|at|by|from|with|on)\s+)?(?:the\s+)?"
+    r"(?-i:(?P<name>[A-Z0-9][\w.'’&-]*(?:\s+(?:[A-Z0-9][\w.'’&-]*|of|the|and|de|&))*))\s*\??",
+    re.IGNORECASE,
+)
+# A name inside a sentence: its words begin with capitals, and it is not the sentence's first.
+_NAME = re.compile(
+    r"(?<=[\w,:;)] )(?P<name>[A-Z][\w.&-]*(?:\s+(?:(?:of|the|and|de|&)\s+)*[A-Z0-9][\w.&-]*)*)"
+)
 _TURNS, _SAID = 4, 1_000
 # How much of what was said before may be leant on: so many turns, so many characters of each.
 # What a tokenizer puts in front of every text, where it is spelled out ("<s>").
@@ -56,10 +69,15 @@ class ChatPrompt:
         """What scope is decided on: the query, and what it leans on.
 
         A short question with a pronoun may be about something that was named before ("And who
-        runs it now?"): the last turns stand in front of it then, with :data:`ASKED` between.
+        runs it now?"): the last turns stand in front of it then, with :data:`ASKED` between. One
+        that is but a name ("And of Paris?") is the user's question before, asked of that name.
         """
         query, turn = self.query, self._asking()
-        if turn is None or len(query) > _LEANING or not _PRONOUN.search(query):
+        if turn is None or len(query) > _LEANING:
+            return query
+        if ellipsis := _ELLIPSIS.fullmatch(query.strip()):
+            return self._completed(ellipsis, turn) or query
+        if not _PRONOUN.search(query):
             return query
         talk = [m for m in self.messages[:turn] if m.get("role") in ("user", "assistant")]
         said = [_text_of(message.get("content"))[-_SAID:] for message in talk[-_TURNS:]]
@@ -85,6 +103,26 @@ class ChatPrompt:
             changed = [*content[:at], part, *content[at + 1 :]]
         asking = {**asked, "content": changed}
         return ChatPrompt((*self.messages[:turn], *turns, asking, *self.messages[turn + 1 :]))
+
+    def _completed(self, ellipsis: re.Match[str], turn: int) -> str | None:
+        """The question that a name alone leans on, asked of this name; ``None`` where none is."""
+        asked = (
+            _text_of(m.get("content")) for m in self.messages[:turn] if m.get("role") == "user"
+        )
+        for question in reversed([text.strip() for text in asked][-_TURNS:]):
+            if _ELLIPSIS.fullmatch(question):
+                continue
+            names = [match.span("name") for match in _NAME.finditer(question)]
+            if " of " not in ellipsis["name"]:
+                # "the CEO of Acme": Siemens stands in for Acme.
+                names = [(e - len(question[s:e].rpartition(" of ")[2]), e) for s, e in names]
+            if len(names) > 1 and (link := ellipsis["link"]):
+                names = [(s, e) for s, e in names if question[:s].endswith(f" {link}")]
+            if len(names) != 1 or len(question) > _LEANING:
+                return None
+            start, end = names[0]
+            return f"{question[:start]}{ellipsis['name']}{question[end:]}"
+        return None
 
     def _asking(self) -> int | None:
         """The position of the last user turn with text in it."""

@@ -122,6 +122,49 @@ def test_a_question_that_stands_alone_is_seen_alone(turns: tuple[str, ...]) -> N
     assert chat(*turns).in_context == turns[-1]
 
 
+@pytest.mark.parametrize(
+    ("asked", "name", "seen"),
+    [
+        ("Who is the mayor of London?", "And of Paris?", "Who is the mayor of Paris?"),
+        ("Who is the CEO of Acme?", "and Siemens", "Who is the CEO of Siemens?"),
+        ("Who runs IBM in France?", "And in Germany?", "Who runs IBM in Germany?"),
+        ("Where is U.S. Steel based?", "What about Nucor Corp.?", "Where is Nucor Corp. based?"),
+        (
+            "Who wrote The Old Man and the Sea?",
+            "Thanks! And what about War and Peace?",
+            "Who wrote War and Peace?",
+        ),
+        (
+            "How old is the University of Oslo?",
+            "And the University of Bergen?",
+            "How old is the University of Bergen?",
+        ),
+    ],
+)
+def test_a_name_alone_is_asked_what_was_asked_before(asked: str, name: str, seen: str) -> None:
+    assert chat(asked, "No idea.", name).in_context == seen
+    # Names may follow each other.
+    assert chat(asked, "No idea.", "And of Rome?", "Nor that.", name).in_context == seen
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        ("And of Paris?",),
+        ("Hello.", "Hello!", "What about Paris?"),  # nothing was asked
+        ("Which is taller, the K2 or Kangchenjunga?", "K2.", "What about Everest?"),  # which one?
+        ("Who is the mayor of London?", "Khan.", "And the library next door?"),  # no name
+        ("Who is the CEO of Acme?", "Keller.", "And who is the CFO?"),  # a question of its own
+        ("Who is the CEO of Acme?", "Keller.", "Thanks!"),
+        ("A" * 300 + " of Acme?", "Keller.", "And of Siemens?"),  # too long to be one question
+    ],
+)
+def test_a_name_alone_is_left_alone_where_it_is_unclear_what_is_asked(
+    turns: tuple[str, ...],
+) -> None:
+    assert chat(*turns).in_context == turns[-1]
+
+
 def test_of_earlier_turns_only_the_last_and_their_ends_are_seen() -> None:
     long = "x" * 5_000 + " Acme."
     asked = chat(long, "ok", long, "ok", long, "ok", "Who runs it?").in_context

