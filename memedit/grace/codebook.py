@@ -158,6 +158,7 @@ class Codebook:
         self.limit = limit
         self.resolution = resolution
         self._keys: list[_Key] = []
+        self._vectors = np.empty((0, dim), dtype=np.float32)  # of the keys, and room for more
         self._arrived = 0
         self._radii: list[float] = []  # of each key; only those of entries count
         self._entries: list[int] = []  # places of the keys that are entries, ascending
@@ -314,15 +315,20 @@ class Codebook:
             )
 
     def _append(self, lesson: Lesson) -> None:
-        for at in range(len(lesson.keys)):
-            before = _stacked((key.vector for key in self._keys), self.dim)
-            apart = distances(lesson.keys[at : at + 1], before)[0]
+        for at, vector in enumerate(lesson.keys):
+            n = len(self._keys)
+            if n == len(self._vectors):
+                room = np.empty((max(n, 16), self.dim), dtype=np.float32)
+                self._vectors = np.concatenate([self._vectors, room])
+            self._vectors[n] = vector
+            apart = distances(self._vectors[n : n + 1], self._vectors[:n])[0]
             self._keys.append(_Key(lesson, at, self._arrived, apart))
             self._arrived += 1
-            self._place(len(self._keys) - 1)
+            self._place(n)
 
     def _drop(self, edit_id: str) -> None:
         stays = np.array([key.lesson.edit_id != edit_id for key in self._keys])
+        self._vectors = self._vectors[: len(self._keys)][stays]
         self._keys = [
             _Key(key.lesson, key.at, key.arrival, key.apart[stays[:place]])
             for place, key in enumerate(self._keys)
@@ -373,7 +379,7 @@ def distances(queries: Floats, keys: Floats) -> Floats:
     for i, query in enumerate(queries):
         for start in range(0, len(keys), step):
             block = keys[start : start + step] - query
-            found[i, start : start + step] = np.sqrt((block * block).sum(axis=1))
+            found[i, start : start + step] = np.sqrt(np.einsum("ij,ij->i", block, block))
     return found
 
 
