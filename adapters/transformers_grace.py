@@ -7,7 +7,7 @@ from that token on.
 What differs from the paper: a value is learned for several prompts of an edit at once, and for
 chats and texts apart, since the two are tokenized differently; edits are learned in batches; and
 a value is in force for as many tokens as its answer has, not for all that follow
-(docs/methods.md has figures for both).
+(docs/log.md).
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ class Learned:
 
     Attributes:
         value: shape (dim,), float32.
-        span: the answer's tokens: how long the value stays in force.
+        span: the answer's tokens, a chat's end of turn among them: how long the value stays in
+            force.
         held: whether every prompt was answered with confidence (:attr:`Study.enough`).
         steps: gradient steps that it took.
         loss: the mean loss of the answer's tokens at the end, in nats.
