@@ -22,8 +22,11 @@ import sys
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NoReturn
 
+from memedit.adapters.vllm_grace import ServedCodebooks
+from memedit.adapters.vllm_worker import EXTENSION
 from memedit.assemble import Parts, assemble
 from memedit.config import Config, load
 from memedit.errors import MissingDependency
@@ -51,7 +54,9 @@ class Middleware:
 
     def __init__(self, app: ASGIApp) -> None:
         config = load()
-        self._served = Served(app, _parts(config), config, admits=_key_check(app))
+        marks = ServedCodebooks(Path(config.grace.file)) if config.grace.file else None
+        admits = _key_check(app)
+        self._served = Served(app, _parts(config), config, admits=admits, marks=marks)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection's scope."""
@@ -138,7 +143,7 @@ def on_cpu() -> bool:
         return False
 
 
-def command(model: str, options: Sequence[str], *, cpu: bool) -> list[str]:
+def command(model: str, options: Sequence[str], *, cpu: bool, codebooks: bool = False) -> list[str]:
     """The command line that serves a model.
 
     On the CPU build two defaults differ from vLLM's, each unless the option is given: memory is
@@ -149,13 +154,17 @@ def command(model: str, options: Sequence[str], *, cpu: bool) -> list[str]:
         model: folder or hub name.
         options: vLLM's own options, which win.
         cpu: whether vLLM is the CPU build.
+        codebooks: whether its workers are to keep codebooks, which they do where the model runs
+            eagerly.
     """
     given = {option.partition("=")[0] for option in options}
     added: list[str] = []
     if cpu and "--gpu-memory-utilization" not in given:
         added += ["--gpu-memory-utilization", "0.25"]
-    if cpu and not given & {"--enforce-eager", "--no-enforce-eager"}:
+    if (cpu or codebooks) and not given & {"--enforce-eager", "--no-enforce-eager"}:
         added += ["--enforce-eager"]
+    if codebooks:
+        added += ["--worker-extension-cls", EXTENSION]
     return [
         *(sys.executable, "-m", _SERVER, "--model", model),
         *("--middleware", MIDDLEWARE),
@@ -177,6 +186,8 @@ def environment(
     """
     env: MutableMapping[str, str] = dict(environ)
     env.update(config.to_environment())
+    if config.grace.file:
+        env.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")  # codebooks are for the first kind
     if cpu:
         env.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
         # vLLM's automatic binding leaves a core to itself, which on a machine of two is half.
@@ -196,6 +207,8 @@ def check(config: Config) -> None:
             usable.
     """
     on_cpu()
+    if config.grace.file:
+        ServedCodebooks(Path(config.grace.file))
     parts = assemble(config)
     try:
         asyncio.run(Served(_nothing, parts, config).aclose())
@@ -214,7 +227,7 @@ def serve(model: str, options: Sequence[str], config: Config) -> NoReturn:
         MissingDependency: no vLLM is installed.
     """
     cpu = on_cpu()
-    argv = command(model, options, cpu=cpu)
+    argv = command(model, options, cpu=cpu, codebooks=bool(config.grace.file))
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(argv[0], argv, environment(config, os.environ, cpu=cpu))  # noqa: S606

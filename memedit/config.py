@@ -132,6 +132,19 @@ class IKEConfig:
 
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
+class GraceConfig:
+    """Codebooks in the engine; for ``memedit serve MODEL``, whose engine they are in.
+
+    Attributes:
+        file: what ``memedit grace learn`` has written; empty for none. A newer one in its place is
+            taken up with the next request that one of its edits is about.
+    """
+
+    file: str = ""
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
 class ServerConfig:
     """The HTTP surface. Bytes and seconds; a time of 0 is no limit, nor is a ``refuse_body`` of 0.
 
@@ -191,6 +204,7 @@ class Config:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     scope: ScopeConfig = field(default_factory=ScopeConfig)
     ike: IKEConfig = field(default_factory=IKEConfig)
+    grace: GraceConfig = field(default_factory=GraceConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
 
     def to_environment(self) -> dict[str, str]:

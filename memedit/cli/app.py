@@ -18,6 +18,7 @@ from memedit.cli import (
     edits,
     evaluate,
     explain,
+    grace,
     keys,
     memory,
     scope,
@@ -77,5 +78,6 @@ app.command("ask")(ask.ask)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.add_typer(scope.app, name="scope", no_args_is_help=True)
+app.add_typer(grace.app, name="grace", no_args_is_help=True)
 app.command("datasets")(datasets.datasets)
 app.command("demo")(demo.demo)

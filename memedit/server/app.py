@@ -16,7 +16,7 @@ from memedit.server.door import Door
 from memedit.server.freshness import Freshness
 from memedit.server.logs import log_to_stderr
 from memedit.server.metrics import Metrics
-from memedit.server.middleware import MemeditMiddleware, Settings
+from memedit.server.middleware import Marks, MemeditMiddleware, Settings
 from memedit.server.operations import Health, Operations
 from memedit.server.proxy import Proxy
 from memedit.server.recent import RecentPrompts
@@ -56,6 +56,7 @@ class Served:
         metrics: what happens is counted there; of its own where ``None``.
         speculate: whether requests may go on while they are being decided on.
         admits: whether the application's own key check, if it has one, lets a caller in.
+        marks: the codebooks in the application's engine, where it has any.
 
     Attributes:
         health: whether its parts work.
@@ -73,6 +74,7 @@ class Served:
         metrics: Metrics | None = None,
         speculate: bool = False,
         admits: Callable[[Scope], bool] = lambda scope: True,
+        marks: Marks | None = None,
     ) -> None:
         server = config.server
         metrics = metrics or Metrics(edits=server.edits_in_metrics)
@@ -102,6 +104,7 @@ class Served:
             metrics=metrics,
             admits=admits,
             spans=self._spans,
+            marks=marks,
         )
         metrics.gauge("memedit_live_edits", "Edits that are in force.", lambda: len(parts.memory))
         self.health = Health(app, parts.memory, parts.memory.encoder)

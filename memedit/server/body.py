@@ -87,6 +87,15 @@ class JsonBody:
         text.append(self._text[position:])
         return "".join(text).encode("utf-8")
 
+    def with_members(self, values: Mapping[str, Any]) -> bytes:
+        """The bytes with these members: new values for those that are there, the others added."""
+        there = {name: value for name, value in values.items() if name in self.data}
+        text = self.replaced(there).decode("utf-8")
+        for name, value in values.items():
+            if name not in there:
+                text = inserted(text, 0, name, value)
+        return text.encode("utf-8")
+
     def _members(self) -> list[Member]:
         return members(self._text)
 

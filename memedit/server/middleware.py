@@ -17,8 +17,9 @@ import time
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
+from memedit.edits import Edit
 from memedit.errors import AccessFileError, InvalidInput
 from memedit.prompt import TextPrompt
 from memedit.protocols import Decision, Route
@@ -43,6 +44,22 @@ _LARGE = 2**18
 
 NO_DECISION = "no decision could be made"
 NO_ROOM = "the request leaves no room for the evidence"
+
+
+GRACE = "grace"
+"""The route of requests that are marked for a codebook in the engine."""
+
+
+class Marks(Protocol):
+    """Codebooks in the engine behind the application, which answer marked requests."""
+
+    def check(self, body: Mapping[str, Any]) -> None:
+        """Raises InvalidInput where a body marks itself: that is memedit's to do."""
+
+    async def members(
+        self, scope: Scope, body: Mapping[str, Any], namespace: str, edits: Sequence[Edit]
+    ) -> Mapping[str, Any] | None:
+        """The members of a body that mark it for these edits; ``None`` where they do not answer."""
 
 
 class NotPermitted(Exception):
@@ -149,6 +166,7 @@ class MemeditMiddleware:
         admits: whether a caller may be decided for at all; one who may not passes through, so
             that a server's own key check answers, and nothing is encoded or told.
         spans: gets one a request.
+        marks: the engine's codebooks, where it has any.
     """
 
     def __init__(
@@ -161,7 +179,9 @@ class MemeditMiddleware:
         metrics: Metrics | None = None,
         admits: Callable[[Scope], bool] = lambda scope: True,
         spans: Spans | None = None,
+        marks: Marks | None = None,
     ) -> None:
+        self._marks = marks
         self._app = app
         self._decider = decider
         self._routes = routes
@@ -248,6 +268,8 @@ class MemeditMiddleware:
         if body is None:
             return Asked(options)
         _check_permitted(call.scope, options)
+        if self._marks is not None:
+            self._marks.check(body.data)
         original = None
         if MEMBER in body.data:
             body = body.without(MEMBER)
@@ -314,11 +336,29 @@ class MemeditMiddleware:
             return _passing(asked, decisions)
         if reason := call.surface.keeps_out(asked.body.data):
             return replace(_passing(asked, decisions), reason=reason)
+        if marked := await self._marked(call, asked, decisions):
+            return marked
         begun = time.perf_counter()
         ladders = await self._decider.run(lambda: self._ladders(asked, decisions))
         plan = await self._rewritten(call, asked, decisions, ladders)
         self._metrics.took("rewrite", time.perf_counter() - begun)
         return plan
+
+    async def _marked(
+        self, call: _Call, asked: Asked, decisions: Sequence[Decision]
+    ) -> Plan | None:
+        """The plan to have the engine's codebook answer, where it holds the edits."""
+        assert asked.body is not None
+        if self._marks is None or not call.surface.markable or asked.options.route != AUTO:
+            return None
+        (decision,) = decisions
+        members = await self._marks.members(
+            call.scope, asked.body.data, asked.options.namespace, decision.edits
+        )
+        if members is None:
+            return None
+        body = asked.body.with_members(members)
+        return Plan(replace(decision, route=GRACE), [body], asked.original, decisions=decisions)
 
     def _ladders(self, asked: Asked, decisions: Sequence[Decision]) -> list[Sequence[Any]]:
         """The rewritten forms of each prompt; none of one that no edit is about."""

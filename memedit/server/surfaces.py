@@ -23,6 +23,9 @@ class Surface(Protocol):
     member: str
     """The member of the body that holds them."""
 
+    markable: bool
+    """Whether a request holds one prompt, and vLLM's members that mark it for a codebook."""
+
     def read(self, body: Body) -> Sequence[Prompt]:
         """The prompts, one decision each; empty where the body holds none that can be read."""
 
@@ -48,6 +51,8 @@ class Surface(Protocol):
 class _OpenAI:
     """What most of these APIs have in common."""
 
+    markable = False
+
     def tokens(self, body: Body) -> Sequence[Sequence[int]]:
         """None: prompts are made of texts."""
         return ()
@@ -69,6 +74,7 @@ class ChatCompletions(_OpenAI):
     """``POST /v1/chat/completions``."""
 
     member = "messages"
+    markable = True
 
     def read(self, body: Body) -> Sequence[ChatPrompt]:
         """The conversation, where it is a list of messages."""
@@ -85,6 +91,8 @@ class ChatCompletions(_OpenAI):
 
 class BatchChatCompletions(ChatCompletions):
     """``POST /v1/chat/completions/batch`` of vLLM: a list of conversations, one decision each."""
+
+    markable = False
 
     def read(self, body: Body) -> Sequence[ChatPrompt]:
         """The conversations; none where one of them cannot be read."""

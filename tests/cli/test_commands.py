@@ -161,6 +161,7 @@ def another_encoder(memory: Path) -> None:
         (("memory", "index", "nonsense"), "nonsense"),
         (("encoder", "model", "./none"), "./none"),
         (("ike", "file", "none.jsonl"), "none.jsonl"),
+        (("grace", "file", "none.codebook"), "memedit grace learn"),
         (("server", "spans", "http://127.0.0.1:9/v1/traces"), "memedit[otel]"),
     ],
 )

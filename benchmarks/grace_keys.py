@@ -1,0 +1,213 @@
+"""Which layer, which keys and which radii tell prompts about an edit from others?
+
+    python benchmarks/grace_keys.py --model DIR --split train --limit 60 --out FILE
+
+No value is learned and nothing is generated: what is measured is which prompts fall into the balls
+around an edit's keys. A key is what goes into a layer's MLP at the last token of the edit's prompt,
+in a chat or as a bare text. For every layer, and for a sweep of radii, how many rephrases fire
+their own edit, and how many prompts about other subjects (``neighbours``) and people's questions
+fire anything. Two rules for radii are compared: one number for all keys (``constant``), and a share
+of each key's own distance to the nearest prompt that is known not to be about it (``measured``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from grace import PACKAGES, chats, setting
+from setting import head
+
+from memedit.adapters import _tokens
+from memedit.adapters.transformers_local import TransformersLocal
+from memedit.grace.codebook import Floats, distances
+from memedit.grace.prompts import in_scope, out_of_scope, unrelated
+from memedit.prompt import TextPrompt
+
+OTHERS = 5
+SHARES = [round(0.05 * i, 2) for i in range(4, 31)]
+QUANTILES = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7]
+"""Constant radii are these quantiles of questions' distances to the nearest key."""
+
+
+def states(engine: TransformersLocal, texts: Sequence[str], form: str, batch: int) -> Floats:
+    """What goes into each layer's MLP at the last token, shape (layers, texts, dim)."""
+    import torch
+
+    prompts = chats(texts) if form == "chat" else [TextPrompt(text) for text in texts]
+    ids = _tokens.prompt_ids(prompts, engine.tokenizer)
+    decoder = engine.model.get_decoder()
+    found = np.empty(
+        (len(decoder.layers), len(ids), engine.model.config.hidden_size), dtype=np.float32
+    )
+    order = sorted(range(len(ids)), key=lambda i: (len(ids[i]), i))
+    seen: list[Any] = []
+    hooks = [
+        layer.mlp.register_forward_pre_hook(lambda _, args: seen.append(args[0][:, -1].clone()))
+        for layer in decoder.layers
+    ]
+    for start in range(0, len(order), batch):
+        rows = order[start : start + batch]
+        width = max(len(ids[i]) for i in rows)
+        tokens = torch.zeros((len(rows), width), dtype=torch.int64)
+        mask = torch.zeros_like(tokens)
+        for row, i in enumerate(rows):
+            tokens[row, width - len(ids[i]) :] = torch.tensor(ids[i])
+            mask[row, width - len(ids[i]) :] = 1
+        seen.clear()
+        with torch.inference_mode():
+            decoder(
+                tokens,
+                attention_mask=mask,
+                position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+                use_cache=False,
+            )
+        for layer, at in enumerate(seen):
+            found[layer, rows] = at.float().numpy()
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def fired(queries: Floats, keys: Floats, radii: Floats) -> np.ndarray[Any, Any]:
+    """The key that each query fires, or -1: the nearest, where its ball holds the query."""
+    apart = distances(queries, keys)
+    nearest = apart.argmin(axis=1)
+    return np.where(apart[np.arange(len(queries)), nearest] <= radii[nearest], nearest, -1)
+
+
+def percent(hits: Any) -> float:
+    return round(100 * float(np.mean(hits)), 1)
+
+
+def points(parts: dict[str, Floats], keys: int, own: int) -> dict[str, list[dict[str, float]]]:
+    """One layer's figures for both rules, over their sweeps, with ``keys`` keys an edit.
+
+    Args:
+        parts: states of one layer, by kind.
+        keys: how many of each edit's prompts are keys.
+        own: how many there are.
+    """
+    n = len(parts["rephrases"])
+    chosen = np.concatenate([np.arange(i * own, i * own + keys) for i in range(n)])
+    centres, owner = parts["in scope"][chosen], chosen // own
+    near = parts["out of scope"].reshape(n, -1, centres.shape[1])
+    free = np.array(
+        [
+            distances(key[None], np.concatenate([parts["unrelated"], near[edit]])).min()
+            for key, edit in zip(centres, owner, strict=True)
+        ]
+    )
+    to_questions = distances(parts["questions"], centres).min(axis=1)
+    radii = {
+        "constant": [(q, np.full(len(centres), np.quantile(to_questions, q))) for q in QUANTILES],
+        "measured": [(share, share * free) for share in SHARES],
+    }
+    made: dict[str, list[dict[str, float]]] = {}
+    for rule, sweep in radii.items():
+        for at, radius in sweep:
+            of = {
+                kind: fired(parts[kind], centres, radius)
+                for kind in ("rephrases", "neighbours", "questions")
+            }
+            edit = np.where(of["rephrases"] >= 0, owner[of["rephrases"]], -1)
+            made.setdefault(rule, []).append(
+                {
+                    "at": at,
+                    "median radius": round(float(np.median(radius)), 4),
+                    "rephrases, own": percent(edit == np.arange(n)),
+                    "rephrases, another": percent((edit >= 0) & (edit != np.arange(n))),
+                    "neighbours": percent(of["neighbours"] >= 0),
+                    "questions": percent(of["questions"] >= 0),
+                }
+            )
+    return made
+
+
+def best(sweep: list[dict[str, float]], kind: str, most: float) -> float:
+    """The most rephrases that fire their own edit while at most so many of a kind fire."""
+    return max((one["rephrases, own"] for one in sweep if one[kind] <= most), default=0.0)
+
+
+def measured(given: argparse.Namespace) -> dict[str, Any]:
+    made = setting(given.data, given.split, given.limit, given.seed)
+    subjects = [edit.subject for edit in made.edits if edit.subject]
+    own = [in_scope(edit) for edit in made.edits]
+    texts = {
+        "in scope": [text for part in own for text in part],
+        "out of scope": [
+            text for edit in made.edits for text in out_of_scope(edit, subjects, OTHERS)
+        ],
+        "unrelated": list(unrelated()),
+        "rephrases": made.rephrases,
+        "neighbours": made.neighbours,
+        "questions": made.questions,
+    }
+    engine = TransformersLocal(str(given.model), dtype="float32")
+    results: dict[str, Any] = {}
+    for form in given.forms:
+        started = time.perf_counter()
+        flat = [text for part in texts.values() for text in part]
+        found = states(engine, flat, form, given.batch)
+        ends = np.cumsum([len(part) for part in texts.values()])[:-1]
+        layers = {}
+        for layer in range(len(found)):
+            parts = dict(zip(texts, np.split(found[layer], ends), strict=True))
+            of_keys = {
+                f"{keys} keys": points(parts, keys, len(own[0])) for keys in (1, len(own[0]))
+            }
+            layers[layer] = {
+                "best": {
+                    f"{name}, {rule}": {
+                        "questions at most 1 %": best(sweep, "questions", 1),
+                        "neighbours at most 5 %": best(sweep, "neighbours", 5),
+                    }
+                    for name, rules in of_keys.items()
+                    for rule, sweep in rules.items()
+                },
+                "sweeps": of_keys,
+            }
+            print(form, layer, json.dumps(layers[layer]["best"]), flush=True)
+        results[form] = layers
+        print(f"{form}: {time.perf_counter() - started:.0f} s", flush=True)
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, required=True, help="folder of a model")
+    parser.add_argument("--data", type=Path, default=os.environ.get("MEMEDIT_DATA", "data"))
+    parser.add_argument("--split", choices=("train", "dev"), default="train")
+    parser.add_argument("--limit", type=int, default=60, help="CounterFact records")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--batch", type=int, default=48)
+    parser.add_argument("--forms", nargs="+", choices=("chat", "text"), default=["chat", "text"])
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    started = head(
+        "Which layer, keys and radii tell prompts about an edit from others?",
+        f"benchmarks/grace_keys.py --model {given.model.name} --split {given.split} "
+        f"--limit {given.limit} --seed {given.seed} --forms {' '.join(given.forms)}",
+        *PACKAGES,
+    )
+    results = {
+        **started,
+        "model": given.model.name,
+        "split": given.split,
+        "n": given.limit,
+        "seed": given.seed,
+        "forms": measured(given),
+    }
+    given.out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""``memedit grace learn``, and the codebook in vLLM's own server."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from memedit.adapters.vllm_grace import ServedCodebooks
+from memedit.cli.app import app
+from memedit.edits import structured
+from memedit.errors import ConfigError, InvalidInput, MemoryFileDamaged
+from memedit.grace.codebook import Codebook, Lesson
+from memedit.memory import EditMemory
+from memedit.protocols import Encoder
+from memedit.server.body import JsonBody
+from memedit.server.process import ServerProcess
+from tests.server.served import MODEL
+
+FRANCE = structured("France", "The capital of {} is", "Lyon", id="france")
+ITALY = structured("Italy", "The capital of {} is", "Oslo", id="italy")
+ASKED = {"france": "The capital of France is", "italy": "The capital of Italy is"}
+
+
+def codebook(path: Path, **notes: str) -> Path:
+    book = Codebook(3)
+    one = np.ones((1, 3), dtype=np.float32)
+    book.add(Lesson("france", "Lyon", one, np.ones(1, np.float32), one, np.ones(1, np.int64)))
+    book.save(path, notes)
+    return path
+
+
+@pytest.mark.parametrize("notes", [{}, {"layer": "3"}, {"layer": "x", "namespace": "default"}])
+def test_a_file_that_says_not_what_it_is_for_is_refused(
+    tmp_path: Path, notes: dict[str, str]
+) -> None:
+    with pytest.raises(ConfigError, match="memedit grace learn"):
+        ServedCodebooks(codebook(tmp_path / "book", **notes))
+
+
+def test_a_file_that_is_not_there_or_no_codebook_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        ServedCodebooks(tmp_path / "book")
+    (tmp_path / "book").write_bytes(b"none")
+    with pytest.raises(MemoryFileDamaged):
+        ServedCodebooks(tmp_path / "book")
+
+
+async def test_requests_that_the_codebook_does_not_answer_are_left_to_others(
+    tmp_path: Path,
+) -> None:
+    marks = ServedCodebooks(codebook(tmp_path / "book", layer="3", namespace="default"))
+    assert await marks.members({}, {}, "elsewhere", [FRANCE]) is None
+    assert await marks.members({}, {}, "default", [ITALY]) is None
+    assert await marks.members({}, {}, "default", [FRANCE, ITALY]) is None
+
+
+@pytest.mark.parametrize("name", ["memedit_grace", "memedit_grace_edits"])
+def test_nobody_marks_requests_but_memedit(tmp_path: Path, name: str) -> None:
+    marks = ServedCodebooks(codebook(tmp_path / "book", layer="3", namespace="default"))
+    marks.check({"vllm_xargs": {"other": 1}})
+    marks.check({"vllm_xargs": 7})
+    with pytest.raises(InvalidInput, match="memedit sets itself"):
+        marks.check({"vllm_xargs": {name: "default"}})
+
+
+@pytest.mark.parametrize(
+    ("raw", "values", "expected"),
+    [
+        ('{"a": 1.0,"b":  2 }', {"b": 3}, '{"a": 1.0,"b":  3 }'),
+        ('{"a": 1.0}', {"b": {"c": []}}, '{"b": {"c": []}, "a": 1.0}'),
+        ("{}", {"b": 1}, '{"b": 1}'),
+        ('{"a": 1}', {"b": 2, "a": 3}, '{"b": 2, "a": 3}'),
+    ],
+)
+def test_members_are_replaced_or_added(raw: str, values: dict[str, Any], expected: str) -> None:
+    assert JsonBody(raw.encode()).with_members(values).decode() == expected
+
+
+class Served:
+    """A vLLM with memedit and a codebook in it."""
+
+    def __init__(self, url: str, memory: EditMemory, path: Path, file: Path) -> None:
+        self.url, self.memory, self.path, self.file = url, memory, path, file
+
+    def ask(self, text: str, **members: Any) -> httpx.Response:
+        body = {
+            "model": MODEL,
+            "messages": [{"role": "user", "content": text}],
+            "temperature": 0,
+            "max_tokens": 12,
+            **members,
+        }
+        return httpx.post(f"{self.url}/v1/chat/completions", json=body, timeout=120)
+
+    def said(self, text: str, **members: Any) -> tuple[str, str, str]:
+        """Route, edits and answer."""
+        response = self.ask(text, **members)
+        assert response.status_code == 200, response.text
+        answer = response.json()["choices"][0]["message"]["content"]
+        headers = response.headers
+        return headers["x-memedit-route"], headers.get("x-memedit-edits", ""), answer
+
+
+def learned(memory: Path, file: Path, *more: str) -> dict[str, Any]:
+    arguments = ["grace", "learn", MODEL, "--out", str(file), "--memory", str(memory), "--json"]
+    done = CliRunner().invoke(app, [*arguments, *more])
+    assert done.exit_code == 0, done.output
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture(scope="module")
+def served(
+    tmp_path_factory: pytest.TempPathFactory, model_folder: Path, encoder: Encoder
+) -> Iterator[Served]:
+    pytest.importorskip("vllm", reason="vLLM is not installed: use the extra cpu or gpu")
+    folder = tmp_path_factory.mktemp("codebooks")
+    path, file = folder / "memory.sqlite3", folder / "book.safetensors"
+    with EditMemory(path, encoder) as memory:
+        memory.add([FRANCE, ITALY])
+        said = learned(path, file)
+        assert (said["edits"], said["learned"], said["not taken up"]) == (2, 2, [])
+        environ = {
+            "MEMEDIT_MEMORY_PATH": str(path),
+            "MEMEDIT_GRACE_FILE": str(file),
+            # Else the first request with logprobs waits half a minute for a compiler.
+            "TORCH_COMPILE_DISABLE": "1",
+            "PYTHONPATH": os.environ.get("PYTHONPATH", "") or str(Path(__file__).parents[2]),
+        }
+        options = [MODEL, "--max-model-len", "512"]
+        with ServerProcess(options, log=folder / "server.log", environ=environ) as server:
+            yield Served(server.url, memory, path, file)
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_the_life_of_an_edit_in_the_codebook(served: Served) -> None:
+    """One course on one server: answered, reverted, restored, replaced and taken out."""
+    plain = served.said(ASKED["france"], memedit={"route": "passthrough"})[2]
+    assert "Lyon" not in plain
+    bare = served.ask(ASKED["france"], memedit={"route": "passthrough"}).json()["usage"]
+
+    route, edits, answer = served.said(ASKED["france"])
+    assert (route, edits) == ("grace", "france")
+    assert "Lyon" in answer
+    usage = served.ask(ASKED["france"]).json()["usage"]
+    assert usage["prompt_tokens"] == bare["prompt_tokens"]
+    assert "Oslo" in served.said(ASKED["italy"], stream=False)[2]
+    assert "Lyon" in served.said("What is the capital of France?")[2]
+
+    # Prompts that no edit is about, and requests that ask for another route.
+    assert served.said("How do I boil an egg?")[0] == "passthrough"
+    assert served.said(ASKED["france"], memedit={"route": "ike"})[0] == "ike"
+    refused = served.ask(ASKED["france"], vllm_xargs={"memedit_grace": "default"})
+    assert refused.status_code == 400
+    assert "memedit sets itself" in refused.text
+
+    # A revert acts at once, whatever the codebook holds.
+    served.memory.revert("france")
+    reverted = time.monotonic()
+    assert served.said(ASKED["france"]) == ("passthrough", "", plain)
+    assert time.monotonic() - reverted < 30
+    served.memory.restore("france")
+    assert served.said(ASKED["france"])[0] == "grace"
+
+    # Another answer: in context until it is learned, then from the codebook.
+    changed = structured("France", "The capital of {} is", "Nice", id="nice")
+    served.memory.add(changed)
+    assert served.said(ASKED["france"])[:2] == ("ike", "nice")
+    said = learned(served.path, served.file)
+    assert (said["learned"], said["removed"]) == (1, 1)
+    route, edits, answer = served.said(ASKED["france"])
+    assert (route, edits) == ("grace", "nice")
+    assert "Nice" in answer
+    assert "Oslo" in served.said(ASKED["italy"])[2]
