@@ -317,6 +317,18 @@ class Engine(Protocol):
         """Frees what the engine holds."""
 
 
+class Weighted(Engine, Protocol):
+    """An engine with the capability ``weights``."""
+
+    @property
+    def model(self) -> Any:
+        """The transformers model; what changes its weights changes the answers."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """Its tokenizer."""
+
+
 class Editor(Protocol):
     """A way to move edits into a model's weights.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from memedit.editors.locating import keys
 from memedit.editors.passes import Tails, hidden_of, log_probabilities, observed
 from memedit.editors.rows import Context, Row, target_row
 from memedit.editors.texts import contexts
-from memedit.editors.values import Search, values
-from memedit.edits import sentence
+from memedit.editors.values import Search, Values, values
+from memedit.edits import Edit, sentence
 from memedit.errors import InvalidEdit, InvalidInput
 from tests.editors import tiny
 from tests.editors.test_deltas import bits
@@ -297,19 +298,27 @@ def test_probabilities_are_the_models_own(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_values_make_the_targets_probable(kind: str) -> None:
-    """A random model says no word from one vector; its first letter it does."""
+def test_values_make_targets_more_probable_and_stop_when_they_are(kind: str) -> None:
     model = tiny.model(kind)
-    some = [replace(edit, target=(edit.target or "")[0]) for edit in tiny.edits(3)]
-    search = Search(steps=60, rate=0.3, stop=0.4, decay=0.0, kl=0.0, clamp=50.0)
     parts = (model, tiny.tokenizer(), architecture_of(model))
-    found = values(*parts, some, [Context(seam="")], LAYER, search)
-    assert found.probabilities.min() >= 0.4
-    assert 0 < found.steps.min() <= found.steps.max() < 60
-    one_by_one = [values(*parts, [edit], [Context(seam="")], LAYER, search) for edit in some]
-    assert [int(one.steps[0]) for one in one_by_one] == found.steps.tolist()
-    alone = torch.cat([one.changes for one in one_by_one])
-    torch.testing.assert_close(found.changes, alone, rtol=0.02, atol=0.02)
+    search = Search(steps=12, rate=0.3, stop=2.0, decay=0.0, kl=0.0, clamp=50.0)
+
+    def found(edits: Sequence[Edit], **other: Any) -> Values:
+        return values(*parts, edits, [Context()], LAYER, replace(search, **other))
+
+    some = tiny.edits(3)
+    before, after = found(some, steps=0), found(some)
+    assert not before.changes.any()
+    assert (after.probabilities > 1.02 * before.probabilities).all()
+    assert after.steps.tolist() == [12, 12, 12]
+    enough = after.probabilities.min().item() * 0.999
+    stopped = found(some, stop=enough)
+    assert (stopped.probabilities >= enough).all()
+    assert stopped.steps.min() < 12
+    alone = [found([edit], stop=enough) for edit in some]
+    assert [int(one.steps[0]) for one in alone] == stopped.steps.tolist()
+    changes = torch.cat([one.changes for one in alone])
+    torch.testing.assert_close(stopped.changes, changes, rtol=0.02, atol=0.02)
 
 
 def test_values_are_held_by_the_clamp() -> None:
