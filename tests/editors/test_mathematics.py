@@ -22,6 +22,7 @@ from memedit.editors.texts import contexts
 from memedit.editors.values import Search, Values, values
 from memedit.edits import Edit, sentence
 from memedit.errors import InvalidEdit, InvalidInput
+from memedit.protocols import Editor
 from tests.editors import tiny
 from tests.editors.test_deltas import bits
 
@@ -40,6 +41,15 @@ def settings(folder: Path, **more: Any) -> dict[str, Any]:
         "folder": folder,
         **more,
     }
+
+
+def small_editor(name: str, folder: Path) -> Editor:
+    """Any editor, with settings under which it takes a moment."""
+    if name == "rect":
+        return make_editor(name, inner=make_editor("r-rome", **settings(folder)))
+    if hasattr(make_editor(name), "statistics"):
+        return make_editor(name, **settings(folder))
+    return make_editor(name, layers=(LAYER,), steps=3)
 
 
 def around(model: Any) -> list[Context]:
@@ -360,9 +370,7 @@ def test_alone_an_edit_gets_what_it_gets_beside_others(name: str, tmp_path: Path
     if name == "lora":
         pytest.importorskip("peft")
     model = tiny.model("qwen2")
-    editor = make_editor(name)
-    if hasattr(editor, "statistics"):
-        editor = make_editor(name, **settings(tmp_path))
+    editor = small_editor(name, tmp_path)
     each = editor.separately(model, tiny.tokenizer(), tiny.edits(2))
     for edit, deltas in zip(tiny.edits(2), each, strict=True):
         alone = editor.deltas(model, tiny.tokenizer(), [edit])
