@@ -9,8 +9,9 @@
     lora.py       LoRA             fine-tuning of low-rank factors, through PEFT
 
 Those of the first four share their contexts, keys and values (locating.py, values.py, texts.py,
-covariance.py) and the passes through the model that these take (passes.py, rows.py). What a model's
-parts are called is in architectures.toml; ``deltas.py`` lays changes on a model and takes them off.
+covariance.py) and the passes through the model that these take (passes.py, rows.py). What a
+model's parts are called is in architectures.toml; ``deltas.py`` lays changes on a model and takes
+them off; tracing.py finds the layers that carry facts.
 
 A new editor is a file here and a line in :data:`EDITORS`; a published variant that differs by a
 term is a line alone.
