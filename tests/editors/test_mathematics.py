@@ -30,6 +30,12 @@ KINDS = list(tiny.CONFIGS)
 LAYER = 1
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Second moments are measured once for all tests of a model."""
+    return tmp_path_factory.mktemp("moments")
+
+
 def settings(folder: Path, **more: Any) -> dict[str, Any]:
     """Little of everything, so that a test takes a moment."""
     return {
@@ -91,12 +97,10 @@ def moment_of(model: Any, folder: Path, layer: int = LAYER) -> Tensor:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["rome", "r-rome"])
-def test_rome_maps_the_key_to_the_value_exactly(kind: str, name: str, tmp_path: Path) -> None:
+def test_rome_maps_the_key_to_the_value_exactly(kind: str, name: str, folder: Path) -> None:
     model, architecture = tiny.model(kind), None
     architecture = architecture_of(model)
-    (delta,) = make_editor(name, **settings(tmp_path)).deltas(
-        model, tiny.tokenizer(), tiny.edits(1)
-    )
+    (delta,) = make_editor(name, **settings(folder)).deltas(model, tiny.tokenizer(), tiny.edits(1))
     mean, bare = keys_of(model, architecture, LAYER, 1)
     key = mean if name == "r-rome" else bare
     weight = matrix(model, delta.name)
@@ -107,9 +111,9 @@ def test_rome_maps_the_key_to_the_value_exactly(kind: str, name: str, tmp_path: 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_of_several_edits_rome_maps_the_last_key_exactly(kind: str, tmp_path: Path) -> None:
+def test_of_several_edits_rome_maps_the_last_key_exactly(kind: str, folder: Path) -> None:
     model = tiny.model(kind)
-    editor = make_editor("r-rome", **settings(tmp_path))
+    editor = make_editor("r-rome", **settings(folder))
     (delta,) = editor.deltas(model, tiny.tokenizer(), tiny.edits(3))
     mean, _ = keys_of(model, architecture_of(model), LAYER, 3)
     wanted = sought(model, architecture_of(model), LAYER, 3)
@@ -118,15 +122,15 @@ def test_of_several_edits_rome_maps_the_last_key_exactly(kind: str, tmp_path: Pa
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("number", [1, 3])
-def test_memit_equals_a_direct_least_squares_solve(kind: str, number: int, tmp_path: Path) -> None:
+def test_memit_equals_a_direct_least_squares_solve(kind: str, number: int, folder: Path) -> None:
     """min |Δ K - R|² + λ tr(Δ C Δᵀ), as one stacked least-squares problem."""
     model = tiny.model(kind)
     architecture = architecture_of(model)
-    editor = make_editor("memit", **settings(tmp_path, weight=0.7, ridge=0.0))
+    editor = make_editor("memit", **settings(folder, weight=0.7, ridge=0.0))
     (delta,) = editor.deltas(model, tiny.tokenizer(), tiny.edits(number))
     mean, _ = keys_of(model, architecture, LAYER, number)
     residual = sought(model, architecture, LAYER, number, reference="stream", clamp=0.75)
-    root = torch.linalg.cholesky(moment_of(model, tmp_path).double() * 0.7)
+    root = torch.linalg.cholesky(moment_of(model, folder).double() * 0.7)
     left = torch.cat([mean.double(), root], dim=1).T  # (edits + in, in)
     right = torch.cat([residual.double(), torch.zeros(tiny.HIDDEN, tiny.INNER)], dim=1).T
     direct = torch.linalg.lstsq(left, right).solution.T
@@ -136,13 +140,11 @@ def test_memit_equals_a_direct_least_squares_solve(kind: str, number: int, tmp_p
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if not k.startswith("gemma")])
 @pytest.mark.parametrize("name", ["memit", "pmet"])
-def test_memit_spreads_what_the_last_layer_still_lacks(
-    kind: str, name: str, tmp_path: Path
-) -> None:
+def test_memit_spreads_what_the_last_layer_still_lacks(kind: str, name: str, folder: Path) -> None:
     """With ordinary keys counting for nothing, the last layer gets all of the rest."""
     model = tiny.model(kind)
     architecture = architecture_of(model)
-    editor = make_editor(name, **settings(tmp_path, layers=(0, 1, 2), weight=1e-6))
+    editor = make_editor(name, **settings(folder, layers=(0, 1, 2), weight=1e-6))
     deltas = editor.deltas(model, tiny.tokenizer(), tiny.edits(3))
     assert [delta.name for delta in deltas] == [
         f"{architecture.down_name(n)}.weight" for n in (0, 1, 2)
@@ -160,26 +162,26 @@ def test_memit_spreads_what_the_last_layer_still_lacks(
     torch.testing.assert_close(given, found.changes - moved[name], rtol=1e-2, atol=1e-3)
 
 
-def test_what_is_normalised_afterwards_is_not_divided_among_layers(tmp_path: Path) -> None:
-    editor = make_editor("memit", **settings(tmp_path, layers=(1, 2)))
+def test_what_is_normalised_afterwards_is_not_divided_among_layers(folder: Path) -> None:
+    editor = make_editor("memit", **settings(folder, layers=(1, 2)))
     with pytest.raises(InvalidInput, match="cannot be divided among layers"):
         editor.deltas(tiny.model("gemma2"), tiny.tokenizer(), tiny.edits())
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_emmet_with_one_edit_equals_rome(kind: str, tmp_path: Path) -> None:
+def test_emmet_with_one_edit_equals_rome(kind: str, folder: Path) -> None:
     model = tiny.model(kind)
-    same = settings(tmp_path, reference="mlp", clamp=4.0)
+    same = settings(folder, reference="mlp", clamp=4.0)
     (one,) = make_editor("emmet", **same).deltas(model, tiny.tokenizer(), tiny.edits(1))
     (other,) = make_editor("r-rome", **same).deltas(model, tiny.tokenizer(), tiny.edits(1))
     torch.testing.assert_close(one.dense(), other.dense(), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_emmet_maps_every_key_to_its_value(kind: str, tmp_path: Path) -> None:
+def test_emmet_maps_every_key_to_its_value(kind: str, folder: Path) -> None:
     model = tiny.model(kind)
     architecture = architecture_of(model)
-    editor = make_editor("emmet", **settings(tmp_path))
+    editor = make_editor("emmet", **settings(folder))
     (delta,) = editor.deltas(model, tiny.tokenizer(), tiny.edits(5))
     mean, _ = keys_of(model, architecture, LAYER, 5)
     wanted = sought(model, architecture, LAYER, 5, reference="stream", clamp=0.75)
@@ -187,14 +189,14 @@ def test_emmet_maps_every_key_to_its_value(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_alphaedit_leaves_preserved_keys_alone(kind: str, tmp_path: Path) -> None:
+def test_alphaedit_leaves_preserved_keys_alone(kind: str, folder: Path) -> None:
     """The preserved keys are fewer than the dimensions, so that there is a null space."""
-    corpus = tmp_path / "corpus.txt"
+    corpus = folder / "corpus.txt"
     corpus.write_text("Preserved text.", encoding="utf-8")
     model = tiny.model(kind)
     architecture = architecture_of(model)
     # The penalty is small beside the edits' keys: what can be learned in the null space is.
-    editor = make_editor("alphaedit", **settings(tmp_path, corpus=corpus, null=0.0, penalty=1e-6))
+    editor = make_editor("alphaedit", **settings(folder, corpus=corpus, null=0.0, penalty=1e-6))
     (delta,) = editor.deltas(model, tiny.tokenizer(), tiny.edits(3))
     module = model.get_submodule(architecture.down_name(LAYER))
     kept: list[Tensor] = []
@@ -213,9 +215,9 @@ def test_alphaedit_leaves_preserved_keys_alone(kind: str, tmp_path: Path) -> Non
     torch.testing.assert_close(delta.dense() @ mean, wanted, rtol=1e-2, atol=1e-2)
 
 
-def test_alphaedit_leaves_earlier_edits_alone(tmp_path: Path) -> None:
+def test_alphaedit_leaves_earlier_edits_alone(folder: Path) -> None:
     model = tiny.model("llama")
-    editor = make_editor("alphaedit", **settings(tmp_path, null=0.99, penalty=1e-7))
+    editor = make_editor("alphaedit", **settings(folder, null=0.99, penalty=1e-7))
     first, second = tiny.edits(4)[:2], tiny.edits(4)[2:]
     deltas = editor.deltas(model, tiny.tokenizer(), first)
     with applied(model, deltas):
@@ -345,11 +347,11 @@ def test_values_are_held_by_the_clamp() -> None:
 
 @pytest.mark.parametrize("kind", ["gpt2", "gptj", "gemma3_text"])
 @pytest.mark.parametrize("name", EDITORS)
-def test_every_editor_leaves_the_model_as_it_is(kind: str, name: str, tmp_path: Path) -> None:
+def test_every_editor_leaves_the_model_as_it_is(kind: str, name: str, folder: Path) -> None:
     model = tiny.model(kind)
     if name == "lora":
         pytest.importorskip("peft")
-    small = settings(tmp_path) if hasattr(make_editor(name), "statistics") else {"layers": (LAYER,)}
+    small = settings(folder) if hasattr(make_editor(name), "statistics") else {"layers": (LAYER,)}
     editor = make_editor(name, **({} if name == "rect" else small))
     before, needed = bits(model), [p.requires_grad for p in model.parameters()]
     modules = [name for name, _ in model.named_modules()]
@@ -366,11 +368,11 @@ def test_every_editor_leaves_the_model_as_it_is(kind: str, name: str, tmp_path: 
 
 
 @pytest.mark.parametrize("name", EDITORS)
-def test_alone_an_edit_gets_what_it_gets_beside_others(name: str, tmp_path: Path) -> None:
+def test_alone_an_edit_gets_what_it_gets_beside_others(name: str, folder: Path) -> None:
     if name == "lora":
         pytest.importorskip("peft")
     model = tiny.model("qwen2")
-    editor = small_editor(name, tmp_path)
+    editor = small_editor(name, folder)
     each = editor.separately(model, tiny.tokenizer(), tiny.edits(2))
     for edit, deltas in zip(tiny.edits(2), each, strict=True):
         alone = editor.deltas(model, tiny.tokenizer(), [edit])
@@ -401,11 +403,11 @@ def test_fine_tuning_keeps_its_bound_and_learns(kind: str, name: str) -> None:
             assert loss() < before - 0.1
 
 
-def test_rect_keeps_the_largest_relative_changes(tmp_path: Path) -> None:
+def test_rect_keeps_the_largest_relative_changes(folder: Path) -> None:
     from memedit.editors.rect import RECT
 
     model = tiny.model("llama")
-    inner = make_editor("r-rome", **settings(tmp_path))
+    inner = make_editor("r-rome", **settings(folder))
     (whole_delta,) = inner.deltas(model, tiny.tokenizer(), tiny.edits(1))
     (delta,) = RECT(inner=inner, keep=0.25).deltas(model, tiny.tokenizer(), tiny.edits(1))
     kept = delta.full != 0
