@@ -45,9 +45,9 @@ class Search:
         batch: edits that are optimised together.
     """
 
-    steps: int = 20
+    steps: int = 15
     rate: float = 0.5
-    stop: float = 0.9
+    stop: float = 0.6
     kl: float = 0.0625
     decay: float = 0.5
     clamp: float = 4.0
