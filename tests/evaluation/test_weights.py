@@ -78,6 +78,7 @@ def test_a_space_is_a_state_of_the_weights(engine: TransformersLocal, bench: Ben
         assert "Greek" in engine.generate([TextPrompt(prompts[1])], 4)[0].text
 
 
+@pytest.mark.slow
 def test_lots_are_learned_one_on_the_other(engine: TransformersLocal, bench: Bench) -> None:
     from dataclasses import replace
 
@@ -99,6 +100,7 @@ def test_lots_are_learned_one_on_the_other(engine: TransformersLocal, bench: Ben
     assert "Greek" in second.generation.text
 
 
+@pytest.mark.slow
 def test_ratings_come_from_the_edited_weights(
     engine: TransformersLocal, encoder: Encoder, tmp_path: Path
 ) -> None:
