@@ -94,7 +94,7 @@ setup: $(STAMP) ## .venv with memedit and everything it needs; nothing to do whe
 $(STAMP): pyproject.toml $(wildcard constraints/*.txt) | $(UV)
 	@echo "setting up .venv ($(EXTRA)) ..."
 	$(BIN)/python -c '' 2>/dev/null || $(UV) venv --quiet --clear --python .uv/bin/python .venv
-	$(UV) pip install --python $(BIN)/python $(PINS) -e '.[$(EXTRA),models,langchain,dev]'
+	$(UV) pip install --python $(BIN)/python $(PINS) -e '.[$(EXTRA),models,langchain,editors,dev]'
 	rm -f .venv/.memedit-*
 	touch $@
 
@@ -128,7 +128,7 @@ RESOLVE = $(UV) pip compile --quiet --upgrade --universal --no-annotate --python
 ELSEWHERE := never|== '(win32|emscripten|s390x|ppc64le)'$$|!= 'x86_64'|^(nvidia|cuda)-
 
 pins: $(UV) ## resolve anew the versions that a CPU installation takes
-	$(RESOLVE) --extra cpu --extra models --extra langchain -o constraints/cpu.txt
+	$(RESOLVE) --extra cpu --extra models --extra langchain --extra editors -o constraints/cpu.txt
 	$(RESOLVE) --extra dev -c constraints/cpu.txt -o constraints/dev.txt
 	sed -i -E "/$(ELSEWHERE)/d" constraints/cpu.txt constraints/dev.txt
 

@@ -170,6 +170,50 @@ class Scored:
     predicted: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class WeightDelta:
+    """A change of one weight matrix, as the product of two factors or whole.
+
+    The matrix is the one that a vector of inputs is multiplied with, (out, in), also where the
+    model stores it the other way round (GPT-2's ``Conv1D``). All tensors are torch's, float32.
+
+    Attributes:
+        name: the parameter as the model names it: ``"model.layers.5.mlp.down_proj.weight"``.
+        left, right: the factors, (out, rank) and (rank, in); ``None`` where the change is whole.
+        full: the change whole, (out, in); ``None`` where it is in factors.
+
+    Raises:
+        ValueError: it is neither of the two, or the factors do not fit.
+    """
+
+    name: str
+    left: Any = None
+    right: Any = None
+    full: Any = None
+
+    def __post_init__(self) -> None:
+        if (self.left is None) != (self.right is None) or (self.left is None) == (
+            self.full is None
+        ):
+            raise ValueError(f"the delta of {self.name} needs left and right, or full")
+        if self.left is not None and self.left.shape[1] != self.right.shape[0]:
+            raise ValueError(
+                f"the factors of {self.name} do not fit: {tuple(self.left.shape)} and "
+                f"{tuple(self.right.shape)}"
+            )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in)."""
+        if self.full is not None:
+            return (self.full.shape[0], self.full.shape[1])
+        return (self.left.shape[0], self.right.shape[1])
+
+    def dense(self) -> Any:
+        """The change whole, (out, in), float32."""
+        return self.left @ self.right if self.full is None else self.full
+
+
 Capability = Literal["generate", "score", "chat", "score_chats", "weights"]
 """What an engine can do: answer; rate what follows a text; take chats; rate what follows a chat;
 expose its weights."""
@@ -271,3 +315,51 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Frees what the engine holds."""
+
+
+class Weighted(Engine, Protocol):
+    """An engine with the capability ``weights``."""
+
+    @property
+    def model(self) -> Any:
+        """The transformers model; what changes its weights changes the answers."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """Its tokenizer."""
+
+
+class Editor(Protocol):
+    """A way to move edits into a model's weights.
+
+    The model is one of transformers', with its tokenizer; what an editor has to know of its
+    shape is in ``memedit/editors/architectures.toml``.
+    """
+
+    @property
+    def name(self) -> str:
+        """What commands and reports call it."""
+
+    def describe(self, model: Any) -> Mapping[str, Any]:
+        """The settings that its deltas depend on, for this model; JSON types."""
+
+    def deltas(
+        self, model: Any, tokenizer: Any, edits: Sequence[Edit], earlier: Sequence[Edit] = ()
+    ) -> list[WeightDelta]:
+        """What makes the model state these edits, all at once; the model stays as it is.
+
+        Args:
+            model: a transformers model in evaluation mode.
+            tokenizer: its fast tokenizer.
+            edits: at least one, each with subject, prompt and target.
+            earlier: what the weights have learned before, for editors that keep it.
+
+        Raises:
+            InvalidInput: an edit lacks what an editor needs.
+            Unsupported: the model's architecture is not known.
+        """
+
+    def separately(
+        self, model: Any, tokenizer: Any, edits: Sequence[Edit]
+    ) -> list[list[WeightDelta]]:
+        """For each edit the deltas that it would get alone, computed together where that pays."""

@@ -23,6 +23,7 @@ from memedit.cli import (
     memory,
     scope,
     serve,
+    trace,
 )
 from memedit.cli.options import WANTS_JSON
 from memedit.errors import InvalidInput, MemeditError
@@ -76,6 +77,7 @@ app.command("audit")(audit.audit)
 app.command("explain")(explain.explain)
 app.command("ask")(ask.ask)
 app.command("evaluate")(evaluate.evaluate)
+app.command("trace")(trace.trace)
 app.command("compare")(compare.compare)
 app.add_typer(scope.app, name="scope", no_args_is_help=True)
 app.add_typer(grace.app, name="grace", no_args_is_help=True)

@@ -77,6 +77,17 @@ def evaluate(
     batch: Annotated[
         int, typer.Option(min=1, help="Prompts that go to the engine together.")
     ] = 128,
+    at_once: Annotated[
+        int,
+        typer.Option(min=0, help="Edits that an editor of weights takes at a time; 0 for all."),
+    ] = 0,
+    corpus: Annotated[
+        Path | None,
+        typer.Option(
+            help="A text file whose keys editors of weights leave as they are.",
+            show_default="text that the model makes itself",
+        ),
+    ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -96,6 +107,8 @@ def evaluate(
         steps=steps,
         latency=latency,
         batch=batch,
+        at_once=at_once,
+        corpus=str(corpus or ""),
     )
     loaded = _loaded(dataset.split(","), split, data, path)
     configured = configuration(config=config)

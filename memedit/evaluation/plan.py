@@ -39,6 +39,10 @@ class Settings:
         steps: how often the sequence of edits is looked at for retainability; 0 for never.
         latency: how many prompts are timed one by one; 0 for none.
         batch: how many prompts go to the engine together; a run that is killed loses as many.
+        at_once: how many edits an editor of weights takes at a time, one lot after the other; 0
+            for all that are live together.
+        corpus: the text file whose keys such an editor leaves as they are; empty for text that
+            the model makes itself.
     """
 
     methods: tuple[str, ...] = ("none", "ike-always", "memory")
@@ -52,6 +56,8 @@ class Settings:
     steps: int = 5
     latency: int = 5
     batch: int = 128
+    at_once: int = 0
+    corpus: str = ""
 
 
 @dataclass(frozen=True, slots=True)

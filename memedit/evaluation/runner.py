@@ -23,7 +23,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ from memedit.evaluation.plan import ALL, Group, Plan, Pool, Settings
 from memedit.evaluation.transcript import Progress, Transcript
 from memedit.evaluation.verdicts import form_of, verdict
 from memedit.prompt import ChatPrompt, TextPrompt
-from memedit.protocols import Encoder, Engine, Scored
+from memedit.protocols import Encoder, Engine, Generation, Scored
 
 FLUENCY_TOKENS = 100
 """Length of an answer to an open prompt, in tokens, as in Meng et al. 2022."""
@@ -155,7 +155,7 @@ class Runner:
             for name in self._settings.methods:
                 place = Path(scratch) / name
                 place.mkdir()
-                method = method_class(name)(Bench(self._config, self._encoder, place))
+                method = method_class(name)(self._bench(place))
                 methods.callback(method.close)
                 results.methods[name] = dict(method.describe())
                 self._seconds[name] = {"edits": 0, "learn": 0.0}
@@ -165,6 +165,16 @@ class Runner:
                 self._latency(method)
         results.timings.update(self._timings())
         return results
+
+    def _bench(self, place: Path) -> Bench:
+        return Bench(
+            self._config,
+            self._encoder,
+            place,
+            self._engine,
+            self._settings.at_once,
+            Path(self._settings.corpus) if self._settings.corpus else None,
+        )
 
     def _prompt(self, text: str) -> AnyPrompt:
         if self._settings.surface == "chat":
@@ -236,7 +246,10 @@ class Runner:
         what: str,
         max_tokens: int,
     ) -> list[Answered]:
-        return method.answers(asks, lambda prompts: transcript.answers(what, prompts, max_tokens))
+        def model(prompts: Sequence[AnyPrompt], weights: str = "") -> list[Generation]:
+            return transcript.answers(what, prompts, max_tokens, weights)
+
+        return method.answers(asks, model)
 
     def _forced(
         self,
@@ -252,17 +265,20 @@ class Runner:
             return
         taken = {case.id for case in self._plan.cases[: self._settings.forced]}
         wanted = [
-            (rows[case.id]["probes"][place], probe, one.sent)
+            (rows[case.id]["probes"][place], probe, one)
             for (_, case, place, probe), one in zip(probes, answered, strict=True)
             if case.id in taken and probe.answers
         ]
-        prompts = [sent for _, _, sent in wanted]
-        first = transcript.scores(
-            f"{what}, forced", prompts, [probe.answers[0] for _, probe, _ in wanted]
+        first = _scores(
+            transcript,
+            f"{what}, forced",
+            [(one, probe.answers[0]) for _, probe, one in wanted],
         )
         rivals = [(place, probe.old[0]) for place, (_, probe, _) in enumerate(wanted) if probe.old]
-        rated = transcript.scores(
-            f"{what}, forced rival", [prompts[place] for place, _ in rivals], [o for _, o in rivals]
+        rated = _scores(
+            transcript,
+            f"{what}, forced rival",
+            [(wanted[place][2], old) for place, old in rivals],
         )
         second = dict(zip((place for place, _ in rivals), rated, strict=True))
         outside = [place for place, (_, probe, _) in enumerate(wanted) if not probe.in_scope]
@@ -351,7 +367,8 @@ class Runner:
         self._progress(f"{method.name}, one by one", len(prompts), len(prompts))
         self._seconds[method.name]["latency"] = seconds[1:]
 
-    def _generate(self, prompts: Sequence[AnyPrompt]) -> Any:
+    def _generate(self, prompts: Sequence[AnyPrompt], weights: str = "") -> list[Generation]:
+        del weights  # the engine has them; nothing is remembered here
         return self._engine.generate(prompts, 1)
 
     def _timings(self) -> dict[str, Any]:
@@ -455,6 +472,23 @@ def _rating(wanted: Scored, rival: Scored | None, before: Scored | None) -> dict
     if before is not None:
         found["agreement"] = round(forced_agreement(wanted, before), 6)
     return found
+
+
+def _scores(
+    transcript: Transcript, what: str, pairs: Sequence[tuple[Answered, str]]
+) -> list[Scored]:
+    """Continuations of prompts as sent, rated with the weights that the answers came from."""
+    places: dict[str, list[int]] = {}
+    for place, (one, _) in enumerate(pairs):
+        places.setdefault(one.weights.name if one.weights else "", []).append(place)
+    found: dict[int, Scored] = {}
+    for name, here in places.items():
+        weights = pairs[here[0]][0].weights
+        with weights.applied() if weights else nullcontext():
+            sent = [pairs[place][0].sent for place in here]
+            rated = transcript.scores(what, sent, [pairs[place][1] for place in here], name)
+        found.update(zip(here, rated, strict=True))
+    return [found[place] for place in range(len(pairs))]
 
 
 def _by_id(cases: Sequence[Case]) -> dict[str, Edit]:

@@ -59,15 +59,18 @@ class Transcript:
         self._file = self._path.open("ab")
         self._timings = (folder / "timings.jsonl").open("a", encoding="utf-8")
 
-    def answers(self, what: str, prompts: Sequence[AnyPrompt], max_tokens: int) -> list[Generation]:
+    def answers(
+        self, what: str, prompts: Sequence[AnyPrompt], max_tokens: int, weights: str = ""
+    ) -> list[Generation]:
         """Greedy answers in the order of the prompts, from what is known or else the engine.
 
         Args:
             what: names the step, for progress and timings.
             prompts: any number.
             max_tokens: longest answer.
+            weights: names the state of the engine's weights; empty for its own.
         """
-        keys = [_key("answer", prompt, str(max_tokens)) for prompt in prompts]
+        keys = [_key("answer", prompt, str(max_tokens), weights) for prompt in prompts]
         new = self._new(keys)
         self._progress(what, len(prompts) - len(new), len(prompts))
         for start in range(0, len(new), self._batch):
@@ -92,11 +95,15 @@ class Transcript:
         return [Generation(**self._known[key]) for key in keys]
 
     def scores(
-        self, what: str, prompts: Sequence[AnyPrompt], continuations: Sequence[str]
+        self,
+        what: str,
+        prompts: Sequence[AnyPrompt],
+        continuations: Sequence[str],
+        weights: str = "",
     ) -> list[Scored]:
         """The rating of each continuation after its prompt, known or else from the engine."""
         pairs = list(zip(prompts, continuations, strict=True))
-        keys = [_key("score", prompt, continuation) for prompt, continuation in pairs]
+        keys = [_key("score", prompt, continuation, weights) for prompt, continuation in pairs]
         new = self._new(keys)
         self._progress(what, len(pairs) - len(new), len(pairs))
         for start in range(0, len(new), self._batch):
@@ -179,7 +186,8 @@ class Transcript:
         os.truncate(self._path, good)
 
 
-def _key(kind: str, prompt: AnyPrompt, rest: str) -> str:
+def _key(kind: str, prompt: AnyPrompt, rest: str, weights: str) -> str:
     form = list(prompt.messages) if isinstance(prompt, ChatPrompt) else prompt.text
-    content = json.dumps([kind, form, rest], ensure_ascii=False, sort_keys=True)
+    parts = [kind, form, rest, weights] if weights else [kind, form, rest]
+    content = json.dumps(parts, ensure_ascii=False, sort_keys=True)
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:32]

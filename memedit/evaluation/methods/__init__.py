@@ -3,6 +3,7 @@
     none.py         the model as it is: the baseline of everything
     ike_always.py   in-context editing without a scope gate, as other frameworks run it
     memory.py       memedit as it is served: memory, scope, routes
+    weights.py      the editors of memedit/editors, one class each
 
 A method learns edits into a *space*, a set of edits that are live together, and answers prompts
 under a space. It gets the model as a function, so that whoever runs it can batch, remember and
@@ -12,6 +13,7 @@ resume what is asked. A new method is a file here and a line in :data:`METHODS`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -21,12 +23,34 @@ from memedit.config import Config
 from memedit.edits import Edit
 from memedit.errors import InvalidInput
 from memedit.prompt import ChatPrompt, TextPrompt
-from memedit.protocols import Capability, Encoder, Generation
+from memedit.protocols import Capability, Encoder, Engine, Generation
 
 AnyPrompt = ChatPrompt | TextPrompt
 
-Model = Callable[[Sequence[AnyPrompt]], list[Generation]]
-"""Prompts to greedy answers, in order."""
+
+class Model(Protocol):
+    """Prompts to greedy answers, in order."""
+
+    def __call__(self, prompts: Sequence[AnyPrompt], weights: str = "") -> list[Generation]:
+        """Asks the engine, or remembers what it said with the same weights.
+
+        Args:
+            prompts: any number.
+            weights: names what the engine's weights have been changed to; empty for its own.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A state of the engine's weights other than its own.
+
+    Attributes:
+        name: tells it from all others of the run.
+        applied: a context in which the engine has it.
+    """
+
+    name: str
+    applied: Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +72,7 @@ class Answered:
         route: how it was answered: ``"passthrough"``, ``"ike"``.
         scope: the probability that the prompt was about its best candidate; ``None`` where the
             method has no such step.
+        weights: the weights that the engine had; ``None`` for its own.
     """
 
     sent: AnyPrompt
@@ -55,6 +80,7 @@ class Answered:
     edits: tuple[str, ...] = ()
     route: str = "passthrough"
     scope: float | None = None
+    weights: Weights | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +91,18 @@ class Bench:
         config: the configuration under test.
         encoder: the sentence encoder, loaded once for all methods.
         folder: an empty folder of the run's own, gone when the run ends.
+        engine: the model, for methods that need more of it than its answers.
+        at_once: how many edits an editor of weights takes at a time; 0 for all of a space.
+        corpus: text whose keys such an editor is to leave as they are; ``None`` for text that the
+            model makes itself.
     """
 
     config: Config
     encoder: Encoder
     folder: Path
+    engine: Engine | None = None
+    at_once: int = 0
+    corpus: Path | None = None
 
 
 class Method(Protocol):
@@ -98,6 +131,16 @@ METHODS: Mapping[str, str] = {
     "none": "memedit.evaluation.methods.none:Unedited",
     "ike-always": "memedit.evaluation.methods.ike_always:IKEAlways",
     "memory": "memedit.evaluation.methods.memory:Memory",
+    "ft-l": "memedit.evaluation.methods.weights:FTL",
+    "ft-target": "memedit.evaluation.methods.weights:FTTarget",
+    "rect": "memedit.evaluation.methods.weights:RECT",
+    "lora": "memedit.evaluation.methods.weights:LoRA",
+    "rome": "memedit.evaluation.methods.weights:ROME",
+    "r-rome": "memedit.evaluation.methods.weights:RROME",
+    "memit": "memedit.evaluation.methods.weights:MEMIT",
+    "pmet": "memedit.evaluation.methods.weights:PMET",
+    "emmet": "memedit.evaluation.methods.weights:EMMET",
+    "alphaedit": "memedit.evaluation.methods.weights:AlphaEdit",
 }
 
 

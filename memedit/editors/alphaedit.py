@@ -1,0 +1,64 @@
+"""AlphaEdit: MEMIT in the null space of what is to stay.
+
+Source: Fang et al. 2025, "AlphaEdit: Null-Space Constrained Knowledge Editing for Language
+Models", ICLR 2025, arXiv:2410.02355, equation (14): Δ = R Kᵀ P (Kₚ Kₚᵀ P + K Kᵀ P + I)⁻¹, where P
+projects on the eigenvectors of E[k kᵀ] with small eigenvalues, and Kₚ are the keys of the edits
+before.
+
+What differs: the paper takes eigenvalues below 0.02; here those that together hold a share of the
+trace, since the size of keys differs between models, and the ridge (the paper's I) is likewise a
+multiple of the keys' mean squared length. Keys of earlier edits are taken from the model as it is,
+not as it was when they were learned.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from memedit.editors.memit import MEMIT
+
+
+@dataclass(frozen=True)
+class AlphaEdit(MEMIT):
+    """Null-space constrained editing.
+
+    Attributes:
+        null: the share of the second moment's trace that counts as nothing; 0 takes only what
+            ordinary keys never reach.
+        penalty: on the size of the change, as a multiple of the edits' mean squared key length.
+    """
+
+    name: str = "alphaedit"
+    null: float = 0.05
+    penalty: float = 0.01
+
+    def _rights(self, of_edits: Tensor, moment: Tensor, earlier: Tensor | None) -> Tensor:
+        """Kᵀ P (Kₚ Kₚᵀ P + K Kᵀ P + I)⁻¹, float64, (edits, in)."""
+        projector = null_projector(moment, self.null)
+        held = of_edits @ of_edits.T
+        if earlier is not None:
+            held = held + earlier.double().T @ earlier.double()
+        size = of_edits.pow(2).sum(0).mean() * self.penalty
+        inner = held @ projector
+        inner.diagonal().add_(size)
+        return torch.linalg.solve(inner.T, projector @ of_edits).T
+
+
+def null_projector(moment: Tensor, share: float) -> Tensor:
+    """The projection on the eigenvectors that hold at most this share of the trace, float64.
+
+    Directions that rounding alone keeps from zero always count.
+
+    Args:
+        moment: E[k kᵀ], (in, in).
+        share: in [0, 1).
+    """
+    amounts, vectors = torch.linalg.eigh(moment.double())
+    amounts = amounts.clamp(min=0)  # ascending
+    small = amounts.cumsum(0) <= share * amounts.sum()
+    small |= amounts <= len(amounts) * torch.finfo(torch.float32).eps * amounts[-1]
+    basis = vectors[:, small]
+    return basis @ basis.T

@@ -1,0 +1,171 @@
+"""What the keys of ordinary text look like: their second moment, layer by layer.
+
+Source: Meng et al. 2022, arXiv:2202.05262, appendix E: C = E[k kᵀ] over what the down projection
+gets in ordinary text. They take 100,000 samples of Wikipedia; here the user names a text file, or
+the model makes a text itself, and how much of it is enough is measured by
+``benchmarks/editors.py``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from memedit.config import cache_folder
+from memedit.editors.architectures import Architecture
+from memedit.editors.texts import sampled
+from memedit.errors import InvalidInput
+
+_LENGTH = 128
+_ROWS = 16
+# A corpus is read in pieces of so many tokens, so many at once.
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Where second moments come from.
+
+    Attributes:
+        corpus: a text file in UTF-8; ``None`` for text that the model makes itself.
+        tokens: how much of it is read, from its start.
+        seed: of the text that the model makes.
+        folder: where they are kept; the cache folder by default.
+    """
+
+    corpus: Path | None = None
+    tokens: int = 32_768
+    seed: int = 0
+    folder: Path | None = None
+
+    def moments(
+        self, model: Any, tokenizer: Any, architecture: Architecture, layers: Sequence[int]
+    ) -> dict[int, Tensor]:
+        """E[k kᵀ] of each layer, (in, in) float32, from the cache where it is there.
+
+        Raises:
+            InvalidInput: the corpus cannot be read, or is empty.
+        """
+        text = self._corpus_text()
+        known = _Cache(self.folder or cache_folder() / "moments", self._hash(model, text))
+        found = {n: moment for n in layers if (moment := known.load(n)) is not None}
+        missing = [n for n in layers if n not in found]
+        if missing:
+            rows = self._rows(model, tokenizer, text)
+            measured = _moments(model, architecture, rows, missing)
+            for n, moment in measured.items():
+                known.save(n, moment)
+            found.update(measured)
+        return {n: moment.to(model.device) for n, moment in found.items()}
+
+    def describe(self) -> dict[str, Any]:
+        """What a report says of them."""
+        text = self._corpus_text()
+        name = "the model's own" if text is None else hashlib.sha256(text.encode()).hexdigest()[:16]
+        return {"corpus": name, "tokens": self.tokens, "seed": self.seed}
+
+    def _corpus_text(self) -> str | None:
+        if self.corpus is None:
+            return None
+        try:
+            text = self.corpus.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInput(f"the corpus {self.corpus} cannot be read: {error}") from error
+        if not text.strip():
+            raise InvalidInput(f"the corpus {self.corpus} is empty; name a file with text")
+        return text
+
+    def _hash(self, model: Any, text: str | None) -> str:
+        parts = [fingerprint(model), str(self.tokens)]
+        parts += [f"seed {self.seed}"] if text is None else [text]
+        return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
+
+    def _rows(self, model: Any, tokenizer: Any, text: str | None) -> list[list[int]]:
+        if text is None:
+            number = -(-self.tokens // _LENGTH)
+            texts = sampled(model, tokenizer, number, _LENGTH, seed=self.seed)
+            rows = [tokenizer(one, add_special_tokens=True).input_ids for one in texts]
+        else:
+            # What is far beyond the wanted tokens need not be tokenized.
+            ids = tokenizer(text[: 12 * self.tokens], add_special_tokens=False).input_ids
+            ids = ids[: self.tokens]
+            rows = [ids[i : i + _LENGTH] for i in range(0, len(ids), _LENGTH)]
+        return [row for row in rows if row]
+
+
+def fingerprint(model: Any) -> str:
+    """A hash of a model's shape and weights, by a sample of every tensor."""
+    found = hashlib.sha256(model.config.to_json_string().encode())
+    for name, parameter in model.named_parameters():
+        flat = parameter.detach().reshape(-1)
+        sample = flat[:: max(1, flat.numel() // 1024)].float().cpu()
+        found.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
+        found.update(sample.numpy().tobytes())
+    return found.hexdigest()
+
+
+def _moments(
+    model: Any, architecture: Architecture, rows: Sequence[Sequence[int]], layers: Sequence[int]
+) -> dict[int, Tensor]:
+    """The mean of k kᵀ over all tokens of the rows."""
+    sums: dict[int, Tensor] = {}
+    mask: Tensor
+
+    def hook_of(layer: int) -> Any:
+        def hook(_module: Any, args: Any) -> None:
+            keys = args[0][mask.bool()].float()
+            sums[layer] = sums.get(layer, 0) + keys.T @ keys
+
+        return hook
+
+    hooks = [
+        model.get_submodule(architecture.down_name(n)).register_forward_pre_hook(hook_of(n))
+        for n in layers
+    ]
+    count = 0
+    try:
+        with torch.no_grad():
+            for start in range(0, len(rows), _ROWS):
+                chunk = rows[start : start + _ROWS]
+                width = max(map(len, chunk))
+                tokens = [list(row) + [0] * (width - len(row)) for row in chunk]
+                kept = [[1] * len(row) + [0] * (width - len(row)) for row in chunk]
+                mask = torch.tensor(kept, device=model.device)
+                count += int(mask.sum())
+                model.base_model(
+                    input_ids=torch.tensor(tokens, device=model.device),
+                    attention_mask=mask,
+                    use_cache=False,
+                )
+    finally:
+        for one in hooks:
+            one.remove()
+    return {n: total / count for n, total in sums.items()}
+
+
+class _Cache:
+    """Moments on disk, a file a layer."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder = folder / name[:32]
+
+    def load(self, layer: int) -> Tensor | None:
+        from safetensors.torch import load_file
+
+        file = self._folder / f"layer-{layer}.safetensors"
+        return load_file(file)["moment"] if file.exists() else None
+
+    def save(self, layer: int, moment: Tensor) -> None:
+        from safetensors.torch import save_file
+
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self._folder) as draft:
+            made = Path(draft) / "moment"
+            save_file({"moment": moment.cpu().contiguous()}, made)
+            made.replace(self._folder / f"layer-{layer}.safetensors")

@@ -1,0 +1,109 @@
+"""MEMIT and PMET: many facts at once, spread over layers, by least squares.
+
+Source: Meng et al. 2023, "Mass-Editing Memory in a Transformer", ICLR 2023, arXiv:2210.07229:
+Δ = R Kᵀ (λ C + K Kᵀ)⁻¹ (equation (14)), layer by layer, with a residual R that is what the last
+layer's stream still lacks, divided by the layers to go (equation (20)). Li et al. 2024, "PMET:
+Precise Model Editing in a Transformer", AAAI 2024, arXiv:2308.08742: values are optimised for
+attention and MLP together and the MLP's part is written; residuals are divided by the square root
+(equation (14)).
+
+What differs: C is the mean of k kᵀ and λ its weight in keys, as in MEMIT; the change is kept as
+two factors of rank n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from memedit.editors.deltas import applied
+from memedit.editors.locating import Found, Locating, inverse_times, keys
+from memedit.editors.passes import observed
+from memedit.editors.rows import target_row
+from memedit.editors.values import Search
+from memedit.edits import Edit
+from memedit.protocols import WeightDelta
+
+
+@dataclass(frozen=True)
+class MEMIT(Locating):
+    """Mass-editing memory in a transformer.
+
+    Attributes:
+        weight: λ, how many ordinary keys the second moment counts for.
+        ridge: added to the second moment, as a share of its mean diagonal.
+        spread: what a layer's residual is divided by: the number of layers to go (``"even"``) or
+            its square root (``"root"``, PMET).
+        aim: what the values are of: the residual stream (``"stream"``) or the MLP's output
+            (``"mlp"``, PMET).
+    """
+
+    name: str = "memit"
+    search: Search = field(default_factory=lambda: Search(reference="stream", clamp=0.75))
+    weight: float = 100.0
+    ridge: float = 1e-3
+    spread: Literal["even", "root"] = "even"
+    aim: Literal["stream", "mlp"] = "stream"
+
+    def _solved(
+        self, model: Any, tokenizer: Any, found: Found, earlier: Sequence[Edit]
+    ) -> list[WeightDelta]:
+        architecture, layers = found.architecture, found.layers
+        moments = self.statistics.moments(model, tokenizer, architecture, layers)
+        deltas: list[WeightDelta] = []
+        with ExitStack() as lower:
+            for place, layer in enumerate(layers):
+                of_edits = self._mean_keys(model, tokenizer, found, found.edits, layer)
+                of_earlier = (
+                    self._mean_keys(model, tokenizer, found, earlier, layer) if earlier else None
+                )
+                residual = self._lacking(model, tokenizer, found) if place else found.values.changes
+                to_go = len(layers) - place
+                residual = residual / (to_go if self.spread == "even" else to_go**0.5)
+                right = self._rights(of_edits.double().T, moments[layer], of_earlier)
+                delta = WeightDelta(
+                    f"{architecture.down_name(layer)}.weight",
+                    left=residual.T.float().contiguous(),
+                    right=right.float(),
+                )
+                deltas.append(delta)
+                if layer != layers[-1]:
+                    lower.enter_context(applied(model, [delta]))
+        return deltas
+
+    def _mean_keys(
+        self, model: Any, tokenizer: Any, found: Found, edits: Sequence[Edit], layer: int
+    ) -> Tensor:
+        """(edits, in) float32, of the model as it is."""
+        architecture = found.architecture
+        return keys(model, tokenizer, architecture, edits, found.contexts, [layer])[layer].mean
+
+    def _lacking(self, model: Any, tokenizer: Any, found: Found) -> Tensor:
+        """What the last layer still lacks, the layers below being edited, (edits, out)."""
+        rows = [
+            target_row(tokenizer, edit, i, found.contexts[0]) for i, edit in enumerate(found.edits)
+        ]
+        last = found.layers[-1]
+        seen = observed(model, found.architecture, rows, [last])
+        if self.aim == "mlp":
+            return found.values.changes - (seen.outputs[last] - found.values.outputs)
+        return found.values.changes - (seen.streams[last] - found.values.streams)
+
+    def _rights(self, of_edits: Tensor, moment: Tensor, earlier: Tensor | None) -> Tensor:
+        """Kᵀ (λ C + K Kᵀ)⁻¹, float64, (edits, in), by the Woodbury identity.
+
+        Args:
+            of_edits: K, (in, edits) float64.
+            moment: C, (in, in).
+            earlier: keys of what was learned before, (earlier edits, in); they stay as they are.
+        """
+        if earlier is not None:
+            moment = moment + earlier.T @ earlier / self.weight
+        solved = inverse_times(moment, of_edits, self.ridge) / self.weight
+        eye = torch.eye(of_edits.shape[1], dtype=torch.float64, device=of_edits.device)
+        return torch.linalg.solve(eye + of_edits.T @ solved, solved.T)

@@ -1,0 +1,214 @@
+"""Values: what an MLP has to put into the residual stream for a model to state edits.
+
+Source: Meng et al. 2022, "Locating and Editing Factual Associations in GPT", arXiv:2202.05262,
+equation (4): the vector z that minimises -log P(target | prefix + prompt) over random prefixes,
+plus the divergence of what follows "X is a" from what followed it before. Li et al. 2024, "PMET:
+Precise Model Editing in a Transformer", arXiv:2308.08742, equation (9), optimises the attention's
+output beside it, and uses the MLP's part alone.
+
+What differs: all edits are optimised in the same padded batches, each with an objective of its
+own; only the layers above the edited one are run, from the subject's last token on
+(:class:`~memedit.editors.passes.Tails`); and an edit is done when all its contexts give the target
+with the wanted probability.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from memedit.editors.architectures import Architecture
+from memedit.editors.passes import Tails, log_probabilities
+from memedit.editors.rows import Context, Row, essence_row, target_row
+from memedit.edits import Edit
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """How values are looked for.
+
+    Attributes:
+        steps: most steps of Adam.
+        rate: its step size.
+        stop: the mean probability of a target's token at which an edit is done, in its worst
+            context.
+        kl: weight of the divergence of "X is a", in nats.
+        decay: weight of the change's norm over the reference's norm, squared.
+        clamp: longest change, as a multiple of the reference's norm.
+        reference: what the change is measured by: the MLP's output at the subject (``"mlp"``, as
+            ROME does) or the residual stream (``"stream"``, as MEMIT does).
+        attention: whether the attention's output is changed beside it (PMET).
+        batch: edits that are optimised together.
+    """
+
+    steps: int = 15
+    rate: float = 0.5
+    stop: float = 0.6
+    kl: float = 0.0625
+    decay: float = 0.5
+    clamp: float = 4.0
+    reference: Literal["mlp", "stream"] = "mlp"
+    attention: bool = False
+    batch: int = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """What was found.
+
+    Attributes:
+        changes: (edits, out) float32, what is to be added to the down projection's output.
+        streams: (edits, hidden) float32, the residual stream behind the layer at the subject's
+            last token of the bare prompt, before the edit.
+        outputs: (edits, out) float32, the down projection's output there.
+        probabilities: (edits,), each target's mean token probability in its worst context.
+        steps: (edits,), how many steps each took.
+    """
+
+    changes: Tensor
+    streams: Tensor
+    outputs: Tensor
+    probabilities: Tensor
+    steps: Tensor
+
+    def only(self, chosen: Sequence[int]) -> Values:
+        """Those of some edits, by their places."""
+        index = list(chosen)
+        return Values(
+            self.changes[index],
+            self.streams[index],
+            self.outputs[index],
+            self.probabilities[index],
+            self.steps[index],
+        )
+
+
+def values(
+    model: Any,
+    tokenizer: Any,
+    architecture: Architecture,
+    edits: Sequence[Edit],
+    contexts: Sequence[Context],
+    layer: int,
+    search: Search,
+) -> Values:
+    """The values of edits at one layer.
+
+    Args:
+        model: its weights neither change nor get gradients.
+        tokenizer: a fast one.
+        architecture: of the model.
+        edits: checked ones.
+        contexts: the bare one first.
+        layer: whose MLP is to give the values.
+        search: how to look.
+    """
+    rows = [
+        [target_row(tokenizer, edit, i, context) for context in contexts]
+        for i, edit in enumerate(edits)
+    ]
+    # Rows of like length share a batch, so that little is padded.
+    order = sorted(range(len(edits)), key=lambda i: max(len(r.ids) - r.subject for r in rows[i]))
+    parts = []
+    frozen = [p for p in model.parameters() if p.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    try:
+        for start in range(0, len(order), search.batch):
+            chosen = order[start : start + search.batch]
+            mine = [replace(row, edit=n) for n, i in enumerate(chosen) for row in rows[i]]
+            essence = [essence_row(tokenizer, edits[i], n) for n, i in enumerate(chosen)]
+            parts.append(_batch(model, architecture, mine, essence, layer, search))
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+    back = torch.tensor(sorted(range(len(order)), key=order.__getitem__))
+    return Values(
+        *(
+            torch.cat([getattr(part, name) for part in parts])[back]
+            for name in ("changes", "streams", "outputs", "probabilities", "steps")
+        )
+    )
+
+
+def _batch(
+    model: Any,
+    architecture: Architecture,
+    rows: list[Row],
+    essence: list[Row],
+    layer: int,
+    search: Search,
+) -> Values:
+    """One batch; rows carry the edit's place in it, and each edit's bare row is its first."""
+    tails = Tails(model, architecture, [*rows, *essence], layer)
+    number = len(essence)
+    bare = [next(i for i, row in enumerate(rows) if row.edit == n) for n in range(number)]
+    streams, outputs = tails.streams[bare], tails.outputs[bare]
+    measured = outputs if search.reference == "mlp" else streams
+    scale = measured.norm(dim=-1, keepdim=True)  # (edits, 1)
+    before = _essence(model, tails, tails.last)
+    change = torch.zeros_like(outputs, requires_grad=True)
+    aside = torch.zeros_like(tails.attended[bare], requires_grad=True)
+    moved = [change, aside] if search.attention else [change]
+    optimizer = torch.optim.Adam(moved, lr=search.rate)
+    found, best = torch.zeros_like(change), torch.zeros(number)
+    taken = torch.zeros(number, dtype=torch.long)
+    active = list(range(number))
+    for step in range(search.steps + 1):
+        of_row = torch.tensor([row.edit for row in tails.rows])
+        with torch.enable_grad():
+            hidden = tails.run(change[of_row], aside[of_row] if search.attention else None)
+            told = _targets(model, tails, hidden)  # (active, contexts)
+            worst = told.detach().min(dim=1).values.exp()
+            best[active], taken[active] = worst.cpu(), step
+            found[active] = change.detach()[active]
+            going = [
+                n for n, share in zip(active, worst.tolist(), strict=True) if share < search.stop
+            ]
+            if not going or step == search.steps:
+                break
+            after = _essence(model, tails, hidden)  # (active, vocabulary)
+            drift = (after.exp() * (after - before[active])).sum(-1)
+            length = (change / scale)[active].pow(2).sum(-1)
+            loss = -told.mean(dim=1) + search.kl * drift + search.decay * length
+            optimizer.zero_grad()
+            loss.sum().backward()
+        optimizer.step()
+        with torch.no_grad():
+            for tensor in moved:
+                norm = tensor.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+                tensor.mul_((search.clamp * scale / norm).clamp(max=1))
+        if len(going) < len(active):
+            left = set(going)
+            tails = tails.only([i for i, row in enumerate(tails.rows) if row.edit in left])
+            active = going
+    return Values(found, streams, outputs, best, taken)
+
+
+def _targets(model: Any, tails: Tails, hidden: Tensor) -> Tensor:
+    """The mean log-probability of a target's token, (edits, contexts), edits in order."""
+    places = [
+        (i, at - row.subject - 1, row.ids[at])
+        for i, row in enumerate(tails.rows)
+        for at in range(row.target, len(row.ids))
+    ]
+    at_row, at_column, token = (torch.tensor(part) for part in zip(*places, strict=True))
+    told = log_probabilities(model, hidden[at_row, at_column])
+    each = told.gather(1, token[:, None].to(told.device))[:, 0]
+    wanted = [i for i, row in enumerate(tails.rows) if row.target < len(row.ids)]
+    counts = torch.bincount(at_row, minlength=len(tails.rows)).to(each)
+    sums = torch.zeros(len(tails.rows), device=each.device).index_add(0, at_row, each)
+    # Rows stand edit by edit, as many for each: one a context.
+    number = len(tails.rows) - len(wanted)
+    return (sums / counts.clamp(min=1))[wanted].view(number, -1)
+
+
+def _essence(model: Any, tails: Tails, hidden: Tensor) -> Tensor:
+    """What follows "X is a", log-probabilities, (edits, vocabulary), edits in order."""
+    rows = [i for i, row in enumerate(tails.rows) if row.target == len(row.ids)]
+    ends = [len(tails.rows[i].ids) - 1 - tails.rows[i].subject for i in rows]
+    return log_probabilities(model, hidden[rows, ends])
