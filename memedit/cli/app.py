@@ -20,6 +20,7 @@ from memedit.cli import (
     explain,
     keys,
     memory,
+    multihop,
     scope,
     serve,
 )
@@ -77,5 +78,6 @@ app.command("ask")(ask.ask)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.add_typer(scope.app, name="scope", no_args_is_help=True)
+app.add_typer(multihop.app, name="multihop", no_args_is_help=True)
 app.command("datasets")(datasets.datasets)
 app.command("demo")(demo.demo)

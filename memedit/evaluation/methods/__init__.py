@@ -3,6 +3,8 @@
     none.py         the model as it is: the baseline of everything
     ike_always.py   in-context editing without a scope gate, as other frameworks run it
     memory.py       memedit as it is served: memory, scope, routes
+    mello.py        MeLLo: the model divides a question, and is shown an edit a step
+    guided.py       mello-guided: a decomposer divides it, scope finds the edit of each hop
 
 A method learns edits into a *space*, a set of edits that are live together, and answers prompts
 under a space. It gets the model as a function, so that whoever runs it can batch, remember and
@@ -11,7 +13,7 @@ resume what is asked. A new method is a file here and a line in :data:`METHODS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -20,13 +22,21 @@ from typing import Any, ClassVar, Protocol
 from memedit.config import Config
 from memedit.edits import Edit
 from memedit.errors import InvalidInput
+from memedit.multihop.chain import Hop
 from memedit.prompt import ChatPrompt, TextPrompt
-from memedit.protocols import Capability, Encoder, Generation
+from memedit.protocols import Capability, Encoder, Feed, Generation
 
 AnyPrompt = ChatPrompt | TextPrompt
 
-Model = Callable[[Sequence[AnyPrompt]], list[Generation]]
-"""Prompts to greedy answers, in order."""
+
+class Model(Protocol):
+    """The model under test, however it is asked and whatever is remembered of it."""
+
+    def __call__(self, prompts: Sequence[AnyPrompt]) -> list[Generation]:
+        """Prompts to greedy answers, in order."""
+
+    def flow(self, feed: Feed) -> None:
+        """Answers what ``feed`` gives as it comes; see :meth:`memedit.protocols.Engine.flow`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +55,10 @@ class Answered:
         sent: the prompt as the model got it; the last one where there were several.
         generation: the answer.
         edits: ids of the edits that took part.
-        route: how it was answered: ``"passthrough"``, ``"ike"``.
+        route: how it was answered: ``"passthrough"``, ``"ike"``, ``"mello"``.
         scope: the probability that the prompt was about its best candidate; ``None`` where the
             method has no such step.
+        hops: as they were taken, where it was answered hop by hop.
     """
 
     sent: AnyPrompt
@@ -55,6 +66,7 @@ class Answered:
     edits: tuple[str, ...] = ()
     route: str = "passthrough"
     scope: float | None = None
+    hops: tuple[Hop, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +110,7 @@ METHODS: Mapping[str, str] = {
     "none": "memedit.evaluation.methods.none:Unedited",
     "ike-always": "memedit.evaluation.methods.ike_always:IKEAlways",
     "memory": "memedit.evaluation.methods.memory:Memory",
+    "mello": "memedit.evaluation.methods.mello:MeLLo",
 }
 
 
