@@ -7,6 +7,7 @@
     decompose.py   which relations lead on from there; decoder.py is the trained part
     relations.py   the library of relations; relations.json
     answers.py     from what a model says to a name
+    route.py       puts what the hops found in front of the caller's own words
     drive.py       runs thousands of questions over an engine that batches, or one in a server
     prompts/       the texts that a model is shown
     weights/       of the decomposer

@@ -45,9 +45,9 @@ from memedit.training.pairs import PHRASINGS
 HELD = 0.2
 """Share of MQuAKE's chains that are kept out of tuning altogether."""
 
-FROZEN = 4
-STEPS, RATE = 1_000, 2e-3
-MADE, GRAFTS = 14_000, 2
+FROZEN = 6
+STEPS, RATE = 1_500, 2e-3
+MADE, GRAFTS = 10_000, 2
 SHARES = (("made", 30), ("asked", 18), ("grafted", 10), ("other", 6))
 """How many questions of each kind a batch has."""
 

@@ -111,6 +111,7 @@ METHODS: Mapping[str, str] = {
     "ike-always": "memedit.evaluation.methods.ike_always:IKEAlways",
     "memory": "memedit.evaluation.methods.memory:Memory",
     "mello": "memedit.evaluation.methods.mello:MeLLo",
+    "mello-guided": "memedit.evaluation.methods.guided:Guided",
 }
 
 
