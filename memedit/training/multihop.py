@@ -1,19 +1,20 @@
 """``memedit multihop train``: the decomposer, from our own words and a part of MQuAKE.
 
 Most questions are made: a chain of relations of the library that fit each other, each said in one
-of its wordings (``phrasings.json``, and the noun phrases in ``compositions.json``), with the mask
-for the start. The rest are MQuAKE's, of the tuning part; longer ones are made of those by putting a
-noun phrase in the place of the start. Beside them stand texts that ask nothing of the library.
+of its wordings (``phrasings.json``, the noun phrases in ``compositions.json``, and PokeMQA's
+questions for what is asked at last), with the mask for the start. The rest are MQuAKE's, of the
+tuning part; longer ones are made of those by putting a noun phrase in the place of the start.
+Beside them stand texts that ask nothing of the library.
 
 **Parts.** A case of MQuAKE-CF-3k odd is for the report where
 :func:`~memedit.evaluation.datasets.parts.part_of` its first edit's subject says so. Of the others
 those are tuned on whose start no report case has, and whose chain is not one of the share
 :data:`HELD` of chains that tuning never sees.
 
-The encoder's first :data:`FROZEN` layers stay as they are, so that every text goes through them
-once; the others get a low-rank change.
+The packaged encoder stays as it is, so that every text goes through it once; what is trained is the
+decoder on its token states.
 
-Source: LoRA, Hu et al. 2022 (arXiv:2106.09685); MQuAKE, Zhong et al. 2023 (arXiv:2305.14795).
+Source: MQuAKE, Zhong et al. 2023 (arXiv:2305.14795); PokeMQA, Gu et al. 2024 (arXiv:2312.15194).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,17 +39,16 @@ from memedit.evaluation.datasets.parts import part_of
 from memedit.multihop.decoder import WIDTH, ChainDecoder
 from memedit.multihop.decompose import Decomposer, encoded
 from memedit.multihop.relations import SUBJECT, library
-from memedit.scope.relation import MASK, PREFIX
-from memedit.training.lora import ALPHA, RANK, LowRank
+from memedit.scope.relation import MASK
 from memedit.training.pairs import PHRASINGS
+from memedit.training.worlds import question_templates
 
 HELD = 0.2
 """Share of MQuAKE's chains that are kept out of tuning altogether."""
 
-FROZEN = 6
-STEPS, RATE = 1_500, 2e-3
-MADE, GRAFTS = 10_000, 2
-SHARES = (("made", 30), ("asked", 18), ("grafted", 10), ("other", 6))
+STEPS, RATE = 2_000, 2e-3
+MADE, GRAFTS = 16_000, 4
+SHARES = (("made", 34), ("asked", 12), ("grafted", 12), ("other", 6))
 """How many questions of each kind a batch has."""
 
 SMOOTHING = 0.02
@@ -176,10 +176,12 @@ class Composer:
 
     Args:
         random: of every choice.
+        heard: further questions for relations, with :data:`SUBJECT`; drawn as often as our own.
     """
 
-    def __init__(self, random: Random) -> None:
+    def __init__(self, random: Random, heard: Mapping[str, Sequence[str]] | None = None) -> None:
         self._random = random
+        self._heard = dict(heard or {})
         words = json.loads(PHRASINGS.read_text(encoding="utf-8"))
         own = json.loads(PHRASINGS.with_name("compositions.json").read_text(encoding="utf-8"))
         self._frames: list[str] = words["frames"]
@@ -237,7 +239,9 @@ class Composer:
         stated = self._known(name, "statements")
         if share < 0.42 and stated:
             return self._random.choice(stated).replace(SUBJECT, subject)
-        return self._random.choice(self._questions[name]).replace(SUBJECT, subject)
+        heard = self._heard.get(name, ())
+        asked = heard if heard and self._random.random() < 0.5 else self._questions[name]
+        return self._random.choice(asked).replace(SUBJECT, subject)
 
     def chain(self, hops: int) -> Chain:
         """Relations that fit each other, the first drawn evenly."""
@@ -293,8 +297,34 @@ def masked(cases: Sequence[MQuAKECase]) -> list[Asked]:
     return found
 
 
+def heard_questions(data: Path) -> dict[str, list[str]]:
+    """PokeMQA's questions for one relation each, with :data:`SUBJECT`, by the library's names.
+
+    The relation is told by MQuAKE's cloze that the edit is worded by. Subjects for the report are
+    left out.
+    """
+    clozes = [
+        (re.compile(re.escape(text).replace(re.escape(SUBJECT), "(.+?)") + " .+"), name)
+        for number, text in question_templates(data)
+        if text.count(SUBJECT) == 1 and not text.endswith("?")
+        if (name := RELATIONS.get(number))
+    ]
+    found: dict[str, dict[str, None]] = {}
+    for row in json.loads((data / "scope" / "edit_questions.json").read_text(encoding="utf-8")):
+        for cloze, name in clozes:
+            if match := cloze.fullmatch(row["edit"]):
+                subject = match[1]
+                if part_of(subject) != "report":
+                    texts = (q for q in row["questions"] if q.count(subject) == 1)
+                    found.setdefault(name, {}).update(
+                        dict.fromkeys(text.replace(subject, SUBJECT) for text in texts)
+                    )
+                break
+    return {name: list(texts) for name, texts in found.items()}
+
+
 class _Learner(nn.Module):  # type: ignore[misc]
-    """The encoder's upper layers with their changes, and the decoder."""
+    """The encoder, and the decoder that learns on what it says."""
 
     def __init__(self, wordings: Sequence[Sequence[str]], seed: int) -> None:
         from transformers import AutoModel, AutoTokenizer
@@ -308,12 +338,6 @@ class _Learner(nn.Module):  # type: ignore[misc]
         for parameter in encoder.parameters():
             parameter.requires_grad_(False)
         self.texts = self._means(wordings)
-        self.changes: dict[str, LowRank] = {}
-        for name, module in list(encoder.named_modules()):
-            upper = re.match(r"encoder\.layer\.(\d+)\.", name)
-            if isinstance(module, nn.Linear) and upper and int(upper[1]) >= FROZEN:
-                self.changes[name] = LowRank(module)
-                encoder.set_submodule(name, self.changes[name])
         self.decoder = ChainDecoder(len(wordings) + 2, encoder.config.hidden_size)
         self.of_text = nn.Linear(encoder.config.hidden_size, WIDTH)
 
@@ -338,27 +362,28 @@ class _Learner(nn.Module):  # type: ignore[misc]
         return self.decoder.symbols + nn.functional.pad(relations, (0, 0, 0, 2))
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
-    def below(self, texts: Sequence[str]) -> list[Tensor]:
-        """Each text's states under the layers that change, (tokens, dim), bfloat16."""
+    def states(self, texts: Sequence[str]) -> list[Tensor]:
+        """Each text's token states, (tokens, dim), bfloat16."""
         found: list[Tensor] = [torch.empty(0)] * len(texts)
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         for at in range(0, len(order), 128):
             places = order[at : at + 128]
             inputs = encoded(self.tokenizer, [texts[i] for i in places])
             with torch.autocast("cpu", dtype=torch.bfloat16):
-                hidden = self.encoder.embeddings(input_ids=inputs["ids"])
-                hidden = self._layers(hidden, inputs["mask"], 0, FROZEN)
-            for place, row, mask in zip(places, hidden, inputs["mask"], strict=True):
+                rows = self.encoder(
+                    input_ids=inputs["ids"], attention_mask=inputs["mask"].long()
+                ).last_hidden_state
+            for place, row, mask in zip(places, rows, inputs["mask"], strict=True):
                 found[place] = row[mask].to(torch.bfloat16).clone()
         return found
 
-    def loss(self, below: Sequence[Tensor], places: Tensor, labels: Sequence[list[int]]) -> Tensor:
+    def loss(
+        self, of_texts: Sequence[Tensor], places: Tensor, labels: Sequence[list[int]]
+    ) -> Tensor:
         """The mean cross-entropy of the symbols, in nats."""
-        hidden = nn.utils.rnn.pad_sequence(list(below), batch_first=True).float()
-        lengths = torch.tensor([len(row) for row in below])
-        mask = torch.arange(hidden.shape[1]).unsqueeze(0) < lengths.unsqueeze(1)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            states = self._layers(hidden, mask, FROZEN, len(self.encoder.encoder.layer)).float()
+        states = nn.utils.rnn.pad_sequence(list(of_texts), batch_first=True).float()
+        lengths = torch.tensor([len(row) for row in of_texts])
+        mask = torch.arange(states.shape[1]).unsqueeze(0) < lengths.unsqueeze(1)
         state, keys, values = self.decoder.prepared(states, places)
         symbols = self.symbols()
         wanted = nn.utils.rnn.pad_sequence(
@@ -375,34 +400,24 @@ class _Learner(nn.Module):  # type: ignore[misc]
             before = symbols[wanted[:, step].clamp(min=0)]
         return total / (wanted >= 0).sum()
 
-    def _layers(self, hidden: Tensor, mask: Tensor, first: int, last: int) -> Tensor:
-        hidden_mask = torch.zeros(mask.shape).masked_fill(~mask, -1e9)[:, None, None]
-        for layer in self.encoder.encoder.layer[first:last]:
-            out = layer(hidden, attention_mask=hidden_mask.to(hidden.dtype))
-            hidden = out[0] if isinstance(out, tuple) else out
-        return hidden
-
     def save(self, folder: Path, about: dict[str, Any]) -> None:
         """Writes what :class:`memedit.multihop.decompose.Decomposer` reads, in 16 bits."""
         from safetensors.torch import save_file
 
         tensors = dict(self.decoder.state_dict())
         tensors["symbols"] = self.symbols()
-        for name, change in self.changes.items():
-            tensors[f"{PREFIX}{name}.lora_A.weight"] = change.down
-            tensors[f"{PREFIX}{name}.lora_B.weight"] = change.up
         folder.mkdir(parents=True, exist_ok=True)
         save_file(
             {name: t.detach().to(torch.float16).contiguous() for name, t in tensors.items()},
             str(folder / "model.safetensors"),
         )
-        config = {"relations": list(library()), "scale": ALPHA / RANK, **about}
+        config = {"relations": list(library()), **about}
         text = json.dumps(config, indent=1, ensure_ascii=False) + "\n"
         (folder / "config.json").write_text(text, encoding="utf-8")
 
 
 def train(
-    file: Path,
+    data: Path,
     out: Path,
     *,
     seed: int = 0,
@@ -414,7 +429,7 @@ def train(
     """Trains the decomposer and writes it, with what was measured, into a folder.
 
     Args:
-        file: MQuAKE-CF-3k's odd cases.
+        data: the data folder, with MQuAKE-CF-3k's odd cases and PokeMQA's questions.
         out: the folder, made where it is not there.
         seed: of every choice.
         steps: batches of 64 questions.
@@ -426,8 +441,8 @@ def train(
         What was measured; also in ``config.json``.
     """
     torch.set_num_threads(threads)
-    cases = mquake_cases(file)
-    composer = Composer(Random(seed))
+    cases = mquake_cases(data / "mquake" / "cf-3k-odd.json")
+    composer = Composer(Random(seed), heard_questions(data))
     learner = _Learner([composer.wordings(name) for name in library()], seed)
     asked = masked(tuning(cases))
     kinds = {
@@ -465,7 +480,7 @@ def _learn(
     names = {name: place for place, name in enumerate(library())}
     texts = list(dict.fromkeys(one.text for of_kind in kinds.values() for one in of_kind))
     started = time.monotonic()
-    below = dict(zip(texts, learner.below(texts), strict=True))
+    states = dict(zip(texts, learner.states(texts), strict=True))
     say(f"{len(texts):,} texts read, {time.monotonic() - started:.0f} s")
     mask_id = learner.tokenizer.mask_token_id
     parameters = [p for p in learner.parameters() if p.requires_grad]
@@ -490,7 +505,7 @@ def _learn(
             else [*(names[name] for name in one.chain), len(names)]
             for one in batch
         ]
-        loss = learner.loss([below[one.text] for one in batch], places, labels)
+        loss = learner.loss([states[one.text] for one in batch], places, labels)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
