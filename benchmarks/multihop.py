@@ -55,7 +55,7 @@ from memedit.evaluation.intervals import rate
 from memedit.evaluation.measures import holds, spoken
 from memedit.evaluation.methods import Ask, Bench, method_class
 from memedit.evaluation.methods.guided import Guided
-from memedit.evaluation.runner import Remembered
+from memedit.evaluation.runner import Remembered, run_folder
 from memedit.evaluation.transcript import Transcript
 from memedit.multihop.answers import names_of
 from memedit.multihop.chain import Hop, Look, Nearest, Reading
@@ -301,12 +301,20 @@ def run(options: argparse.Namespace) -> None:
         gpu_memory_utilization=options.memory,
     )  # fmt: skip
     folder = ROOT / "runs" / f"multihop-{options.name}"
-    folder.mkdir(parents=True, exist_ok=True)
+    about = {
+        "engine": dict(engine.describe()),
+        "part": options.part,
+        "pool": options.pool,
+        "seed": seed,
+        "conflicting_cases_left_out": world.broken,
+        "live_cases": len(world.cases) if options.pool == "all" else int(options.pool),
+    }
     config = Config()
     results: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
     try:
         with (
+            run_folder(folder, about) as resumed,
             Transcript(folder, engine, lambda *_: None, batch=32) as transcript,
             tempfile.TemporaryDirectory() as scratch,
         ):
@@ -324,14 +332,26 @@ def run(options: argparse.Namespace) -> None:
                 )
                 mine = rows_of(part, name, found)
                 rows += mine
-                results[name] = report(mine, seed, spent)
+                # What is known from before takes no time.
+                results[name] = report(mine, seed, None if resumed else spent)
                 shown = {k: results[name][k]["rate"] for k in ("any", "all", "questions", "hops")}
                 print(name, shown, results[name].get("why", ""), flush=True)
+                write(folder, options, about, results, rows)
             if options.sequential:
                 results["sequential"] = sequential(world, engine, options)
-        described = dict(engine.describe())
+                write(folder, options, about, results, rows)
     finally:
         engine.close()
+
+
+def write(
+    folder: Path,
+    options: argparse.Namespace,
+    about: dict[str, Any],
+    results: dict[str, Any],
+    rows: Sequence[dict[str, Any]],
+) -> None:
+    """What is known so far: the figures to the results, every question to the run's folder."""
     (folder / "rows.jsonl").write_text(
         "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
     )
@@ -340,20 +360,15 @@ def run(options: argparse.Namespace) -> None:
         "date": datetime.now(UTC).date().isoformat(),
         "commit": commit(),
         "cpu": cpu(),
-        "engine": described,
-        "part": options.part,
-        "pool": options.pool,
-        "seed": seed,
-        "conflicting_cases_left_out": world.broken,
-        "live_cases": len(world.cases) if options.pool == "all" else int(options.pool),
+        **about,
         "results": results,
     }
     out = RESULTS / f"multihop_{options.name}.json"
     out.write_text(json.dumps(written, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    print(f"written: {out}")
+    print(f"written: {out.name}")
 
 
-def report(rows: Sequence[dict[str, Any]], seed: int, spent: float) -> dict[str, Any]:
+def report(rows: Sequence[dict[str, Any]], seed: int, spent: float | None) -> dict[str, Any]:
     """One method's figures, whole and in parts."""
     found = summary(rows, seed)
     for name in ("hops", "edited", "held"):
@@ -364,8 +379,9 @@ def report(rows: Sequence[dict[str, Any]], seed: int, spent: float) -> dict[str,
         }
     if any("why" in row for row in rows):
         found["why"] = dict(Counter(row["why"] for row in rows if "why" in row).most_common())
-    found["seconds"] = round(spent, 2)
-    found["questions_per_second"] = round(len(rows) / spent, 3)
+    if spent is not None:
+        found["seconds"] = round(spent, 2)
+        found["questions_per_second"] = round(len(rows) / spent, 3)
     return found
 
 
@@ -506,7 +522,7 @@ def main() -> None:
     parser.add_argument("--memory", type=float, default=None, help="vLLM's share of the memory")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    options.given = [a for a in sys.argv[1:] if "/" not in a]
+    options.given = [Path(a).name if "/" in a else a for a in sys.argv[1:]]
     if options.what == "run":
         if not options.model:
             parser.error("run needs --model")
