@@ -32,7 +32,7 @@ from memedit.protocols import Decision, Request
 HOP_TOKENS = 20
 """Longest answer to a hop, in tokens: a name."""
 
-RATIO = 0.15
+RATIO = 0.05
 """A further reading is tried where it is at least so likely, beside the likeliest."""
 
 NO_EDIT = "no live edit is about a hop of the question"
@@ -49,8 +49,8 @@ class _Walk:
 def guided(readings: Sequence[Reading], *, chat: bool = True) -> Steps:
     """The question by its readings, the likeliest first.
 
-    The first reading with an edit in it that reaches its end counts; failing that the first with
-    an edit. The outcome has no edits where no reading meets one: the question is then none of
+    The first reading with an edit in it that reaches its end counts; failing that the likeliest, if
+    it has met an edit. The outcome has no edits where no reading meets one: the question is then none of
     memedit's business, and goes to the model as it came.
 
     Args:
@@ -68,7 +68,8 @@ def guided(readings: Sequence[Reading], *, chat: bool = True) -> Steps:
         if walk.outcome.edits:
             if walk.complete:
                 return walk.outcome
-            begun = begun or walk.outcome
+            if reading is readings[0]:
+                begun = walk.outcome
     if begun is None:
         return replace(spent, reading=readings[0])
     return replace(begun, asked=spent.asked, prompt_tokens=spent.prompt_tokens, tokens=spent.tokens)
