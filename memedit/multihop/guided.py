@@ -49,9 +49,9 @@ class _Walk:
 def guided(readings: Sequence[Reading], *, chat: bool = True) -> Steps:
     """The question by its readings, the likeliest first.
 
-    The first reading with an edit in it that reaches its end counts; failing that the likeliest, if
-    it has met an edit. The outcome has no edits where no reading meets one: the question is then none of
-    memedit's business, and goes to the model as it came.
+    The first reading with an edit in it that reaches its end counts; failing that the likeliest,
+    if it has met an edit. The outcome has no edits where no reading meets one: the question is then
+    none of memedit's business, and goes to the model as it came.
 
     Args:
         readings: of the question; at least one.
