@@ -11,7 +11,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 import httpx
@@ -20,7 +20,7 @@ from memedit.adapters import _tokens
 from memedit.adapters._described import Described
 from memedit.errors import ConfigError, InvalidInput, UpstreamError
 from memedit.prompt import ChatPrompt, TextPrompt
-from memedit.protocols import Capability, Generation, Scored
+from memedit.protocols import Capability, Feed, Generation, Request, Scored
 
 Value = TypeVar("Value")
 
@@ -103,24 +103,27 @@ class OpenAIHTTP(Described):
     def generate(self, prompts: Sequence[Any], max_tokens: int) -> list[Generation]:
         """Greedy answers; see :class:`memedit.protocols.Engine`."""
         _tokens.check_budget(max_tokens)
+        requests = [Request(prompt, max_tokens) for prompt in prompts]
+        return self._each(self._answer, requests)
 
-        def answer(i: int, prompt: Any) -> Generation:
-            asked = {"max_tokens": max_tokens}
-            if isinstance(prompt, ChatPrompt):
-                answered = self._chat(i, [dict(m) for m in prompt.messages], asked)
-                text = _field(answered, "choices", 0, "message", "content") or ""
-            elif isinstance(prompt, TextPrompt):
-                answered = self._complete(i, prompt.text, asked)
-                text = _field(answered, "choices", 0, "text")
-            else:
-                raise _tokens.wrong_kind(i, prompt)
-            return Generation(
-                text,
-                _field(answered, "usage", "prompt_tokens"),
-                _field(answered, "usage", "completion_tokens"),
-            )
+    def flow(self, feed: Feed) -> None:
+        """As many requests under way as ``concurrency``; see :class:`memedit.protocols.Engine`."""
+        under_way: dict[Future[Generation], int] = {}
+        with ThreadPoolExecutor(self._concurrency) as pool:
 
-        return self._each(answer, prompts)
+            def put(asked: Sequence[tuple[int, Request]]) -> None:
+                for number, request in asked:
+                    _tokens.check_budget(request.max_tokens)
+                    under_way[pool.submit(self._answer, number, request)] = number
+
+            try:
+                put(feed(()))
+                while under_way:
+                    finished, _ = wait(under_way, return_when=FIRST_COMPLETED)
+                    put(feed([(under_way.pop(one), one.result()) for one in finished]))
+            finally:
+                for future in under_way:
+                    future.cancel()
 
     def score(self, prompts: Sequence[Any], continuations: Sequence[str]) -> list[Scored]:
         """Each continuation after its text; see :class:`memedit.protocols.Engine`."""
@@ -163,6 +166,25 @@ class OpenAIHTTP(Described):
         except _Unreadable:
             return False
         return True
+
+    def _answer(self, i: int, request: Request) -> Generation:
+        asked: dict[str, Any] = {"max_tokens": request.max_tokens}
+        if request.stop:
+            asked["stop"] = list(request.stop)
+        prompt = request.prompt
+        if isinstance(prompt, ChatPrompt):
+            answered = self._chat(i, [dict(m) for m in prompt.messages], asked)
+            text = _field(answered, "choices", 0, "message", "content") or ""
+        elif isinstance(prompt, TextPrompt):
+            answered = self._complete(i, prompt.text, asked)
+            text = _field(answered, "choices", 0, "text")
+        else:
+            raise _tokens.wrong_kind(i, prompt)
+        return Generation(
+            text,
+            _field(answered, "usage", "prompt_tokens"),
+            _field(answered, "usage", "completion_tokens"),
+        )
 
     def _chat(self, i: int, messages: list[dict[str, Any]], asked: Mapping[str, Any]) -> Any:
         return self._ask(i, "/v1/chat/completions", {"messages": messages, **asked})

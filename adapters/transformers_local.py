@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
 from memedit.adapters import _tokens
 from memedit.adapters._described import Described
 from memedit.errors import InvalidInput, MissingDependency, Unsupported
-from memedit.protocols import Capability, Generation, Scored
+from memedit.protocols import Capability, Feed, Generation, Scored
 
 _WEIGHTS: frozenset[Capability] = frozenset({"weights"})
 
@@ -105,6 +106,22 @@ class TransformersLocal(Described):
             Generation(self._text(of_prompt, answers[i]), len(of_prompt), len(answers[i]))
             for i, of_prompt in enumerate(ids)
         ]
+
+    def flow(self, feed: Feed) -> None:
+        """In rounds, each of all that was given in the one before; see
+        :class:`memedit.protocols.Engine`. An answer is written to its end and cut at its stop.
+        """
+        asked = feed(())
+        while asked:
+            done: list[tuple[int, Generation]] = []
+            for room in sorted({request.max_tokens for _, request in asked}):
+                alike = [(number, one) for number, one in asked if one.max_tokens == room]
+                said = self.generate([one.prompt for _, one in alike], room)
+                for (number, request), answer in zip(alike, said, strict=True):
+                    ends = [at for stop in request.stop if (at := answer.text.find(stop)) >= 0]
+                    text = answer.text[: min(ends)] if ends else answer.text
+                    done.append((number, replace(answer, text=text)))
+            asked = feed(done)
 
     def score(self, prompts: Sequence[Any], continuations: Sequence[str]) -> list[Scored]:
         """Each continuation after its prompt; see :class:`memedit.protocols.Engine`."""

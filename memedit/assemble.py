@@ -71,6 +71,7 @@ def assemble(config: Config, memory: EditMemory | None = None) -> Parts:
     Raises:
         MemeditError: a part cannot be made; the message says which and what to do.
     """
+    from memedit.multihop.route import GuidedRoute
     from memedit.routes.ike import IKE
     from memedit.scope import VerifiedScope
 
@@ -86,5 +87,6 @@ def assemble(config: Config, memory: EditMemory | None = None) -> Parts:
         candidates=config.scope.candidates,
         edits=config.scope.edits,
     )
-    routes: dict[str, Route] = {IKE.name: IKE(config.ike, memory.encoder)}
+    ike = IKE(config.ike, memory.encoder)
+    routes: dict[str, Route] = {route.name: route for route in (ike, GuidedRoute(ike))}
     return Parts(memory, router, routes)

@@ -145,6 +145,21 @@ class GraceConfig:
 
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
+class MultiHopConfig:
+    """Questions of several hops.
+
+    Attributes:
+        enabled: whether a server takes them hop by hop. Each hop that no edit answers is a short
+            request of memedit's own to the model.
+        timeout: seconds that a question's hops may take together; then it goes on as it came.
+    """
+
+    enabled: bool = False
+    timeout: Annotated[float, Field(gt=0)] = 30.0
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
 class ServerConfig:
     """The HTTP surface. Bytes and seconds; a time of 0 is no limit, nor is a ``refuse_body`` of 0.
 
@@ -205,6 +220,7 @@ class Config:
     scope: ScopeConfig = field(default_factory=ScopeConfig)
     ike: IKEConfig = field(default_factory=IKEConfig)
     grace: GraceConfig = field(default_factory=GraceConfig)
+    multihop: MultiHopConfig = field(default_factory=MultiHopConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
 
     def to_environment(self) -> dict[str, str]:

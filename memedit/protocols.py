@@ -6,7 +6,7 @@ class; nothing anywhere asks for a part's name to decide how to treat it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -129,6 +129,8 @@ class Decision:
         reasons: sentences a person can read.
         considered: every candidate with its scores, most probable first.
         timings: milliseconds per stage.
+        shown: what the route puts in front of the model, where that is not the edits themselves:
+            a question of several hops also needs the facts that the model knows.
     """
 
     route: str
@@ -137,6 +139,7 @@ class Decision:
     reasons: tuple[str, ...] = ()
     considered: tuple[Considered, ...] = ()
     timings: Mapping[str, float] = field(default_factory=dict)
+    shown: tuple[Edit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +155,27 @@ class Generation:
     text: str
     prompt_tokens: int
     tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One prompt put to an engine that answers many at once.
+
+    Attributes:
+        prompt: a :class:`~memedit.prompt.ChatPrompt` or :class:`~memedit.prompt.TextPrompt`.
+        max_tokens: longest answer.
+        stop: the answer ends in front of the first of these texts.
+    """
+
+    prompt: Any
+    max_tokens: int
+    stop: tuple[str, ...] = ()
+
+
+Feed = Callable[[Sequence[tuple[int, Generation]]], Sequence[tuple[int, Request]]]
+"""What keeps an engine busy: given what has been answered since it was last asked, by number, it
+gives what to ask next, with numbers of its own choice. It is first asked with nothing, and not
+asked again once all that it gave is answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +328,17 @@ class Engine(Protocol):
         """Greedy answers of at most ``max_tokens`` tokens, in the order of the prompts.
 
         The same list gives the same answers where ``describe()["deterministic"]`` is true.
+
+        Raises:
+            InvalidInput: a prompt is longer than the model takes.
+            UpstreamError: a server cannot be reached or refuses.
+        """
+
+    def flow(self, feed: Feed) -> None:
+        """Answers what ``feed`` gives, greedily, and hands each answer back as soon as it can.
+
+        An engine that batches continuously lets no answer wait for another; which requests share a
+        batch, and with it the last digits, then depends on when answers end.
 
         Raises:
             InvalidInput: a prompt is longer than the model takes.

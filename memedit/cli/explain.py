@@ -16,7 +16,35 @@ from memedit.cli.options import (
     configuration,
 )
 from memedit.cli.output import decision_mapping, print_json, print_table, say
+from memedit.multihop.chain import Look, Outcome
+from memedit.multihop.decompose import may_be_nested, nested, shipped
+from memedit.multihop.guided import guided
 from memedit.prompt import TextPrompt
+from memedit.protocols import Request
+from memedit.router import Router
+
+
+def _hops(query: str, router: Router, namespace: str) -> list[str]:
+    """The hops of a question of several, as far as edits alone answer them."""
+    readings = nested(shipped().read([query])[0]) if may_be_nested(query) else ()
+    if not readings:
+        return []
+    likeliest = readings[0]
+    lines = [f"{likeliest.start} → {' → '.join(likeliest.relations)}: {likeliest.probability:.3f}"]
+    steps, decided = guided(readings[:1]), None
+    while True:
+        try:
+            step = steps.send(decided)
+        except StopIteration as end:
+            outcome: Outcome = end.value
+            return [*lines, *filter(None, [outcome.reason])]
+        if isinstance(step, Look):
+            decided = router.decide(step.queries, namespace)
+            edits = [edit for decision in decided for edit in decision.edits]
+            if edits:
+                lines.append(f"{step.queries[0]} {edits[0].target} ({edits[0].id})")
+        elif isinstance(step, Request):
+            return [*lines, f"{step.prompt.query} the model is asked"]
 
 
 def explain(
@@ -32,10 +60,11 @@ def explain(
     try:
         query = TextPrompt(prompt).query
         (decision,) = parts.router.decide([query], configured.memory.namespace)
+        hops = _hops(query, parts.router, configured.memory.namespace)
     finally:
         parts.close()
     if as_json:
-        print_json({"query": query, **decision_mapping(decision)})
+        print_json({"query": query, **decision_mapping(decision), "hops": hops})
         return
     say(f"{decision.route}  (scope {decision.scope:.3f})")
     for reason in decision.reasons:
@@ -54,5 +83,9 @@ def explain(
         ]
         columns = ("", "probability", "relation", "mention", "id", "statement")
         print_table("considered", columns, rows)
+    if hops:
+        say("read as a question of several hops; where those are taken (multihop.enabled):")
+        for line in hops:
+            say(f"  {line}")
     timings = "  ".join(f"{name} {ms:.1f}" for name, ms in decision.timings.items())
     say(timings)

@@ -45,7 +45,7 @@ from memedit.evaluation.plan import ALL, Group, Plan, Pool, Settings
 from memedit.evaluation.transcript import Progress, Transcript
 from memedit.evaluation.verdicts import form_of, verdict
 from memedit.prompt import ChatPrompt, TextPrompt
-from memedit.protocols import Encoder, Engine, Generation, Scored
+from memedit.protocols import Encoder, Engine, Feed, Generation, Scored
 
 FLUENCY_TOKENS = 100
 """Length of an answer to an open prompt, in tokens, as in Meng et al. 2022."""
@@ -66,6 +66,37 @@ class Results:
     sequence: list[dict[str, Any]]
     methods: dict[str, Any]
     timings: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """The engine of a run, behind its transcript."""
+
+    transcript: Transcript
+    what: str
+    max_tokens: int
+
+    def __call__(self, prompts: Sequence[AnyPrompt], weights: str = "") -> list[Generation]:
+        """Prompts to answers, in order."""
+        return self.transcript.answers(self.what, prompts, self.max_tokens, weights)
+
+    def flow(self, feed: Feed) -> None:
+        """Answers what ``feed`` gives, as it comes."""
+        self.transcript.flow(self.what, feed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Timed:
+    """The engine itself, to the first token of an answer; of a chain, to the end of its last."""
+
+    engine: Engine
+
+    def __call__(self, prompts: Sequence[AnyPrompt], weights: str = "") -> list[Generation]:
+        del weights  # the engine has them; nothing is remembered here
+        return self.engine.generate(prompts, 1)
+
+    def flow(self, feed: Feed) -> None:
+        self.engine.flow(feed)
 
 
 @contextmanager
@@ -246,10 +277,7 @@ class Runner:
         what: str,
         max_tokens: int,
     ) -> list[Answered]:
-        def model(prompts: Sequence[AnyPrompt], weights: str = "") -> list[Generation]:
-            return transcript.answers(what, prompts, max_tokens, weights)
-
-        return method.answers(asks, model)
+        return method.answers(asks, Remembered(transcript, what, max_tokens))
 
     def _forced(
         self,
@@ -362,14 +390,10 @@ class Runner:
         for number, prompt in enumerate(prompts):
             self._progress(f"{method.name}, one by one", number, len(prompts))
             started = time.perf_counter()
-            method.answers([Ask(prompt, group.space)], self._generate)
+            method.answers([Ask(prompt, group.space)], _Timed(self._engine))
             seconds.append(time.perf_counter() - started)
         self._progress(f"{method.name}, one by one", len(prompts), len(prompts))
         self._seconds[method.name]["latency"] = seconds[1:]
-
-    def _generate(self, prompts: Sequence[AnyPrompt], weights: str = "") -> list[Generation]:
-        del weights  # the engine has them; nothing is remembered here
-        return self._engine.generate(prompts, 1)
 
     def _timings(self) -> dict[str, Any]:
         """What things cost, by method."""

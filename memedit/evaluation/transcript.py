@@ -14,10 +14,12 @@ said.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,7 +27,7 @@ from typing import Any, Self
 from memedit.errors import InvalidInput
 from memedit.evaluation.methods import AnyPrompt
 from memedit.prompt import ChatPrompt
-from memedit.protocols import Engine, Generation, Scored
+from memedit.protocols import Engine, Feed, Generation, Request, Scored
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many prompts of it are done, and how many there are."""
@@ -93,6 +95,40 @@ class Transcript:
             done = len(prompts) - len(new) + start + len(chunk)
             self._progress(what, done, len(prompts))
         return [Generation(**self._known[key]) for key in keys]
+
+    def flow(self, what: str, feed: Feed) -> None:
+        """Answers what ``feed`` gives, from what is known or else the engine, without rounds.
+
+        What is answered goes to disk in chunks of ``batch``; a run that is killed loses one at
+        most. Which requests share a batch depends on when answers end, so that a resumed run may
+        differ from an uninterrupted one in the last digits.
+
+        Args:
+            what: names the step, for progress and timings.
+            feed: as :meth:`memedit.protocols.Engine.flow` has it.
+        """
+        flow = _Flow(self._known, feed)
+        started = time.perf_counter()
+
+        def keep(least: int) -> None:
+            nonlocal started
+            if len(flow.fresh) >= least:
+                now = time.perf_counter()
+                self._keep(what, now - started, flow.fresh)
+                flow.fresh = {}
+                started = now
+                self._progress(what, flow.answered, flow.asked)
+
+        def through(done: Sequence[tuple[int, Generation]]) -> list[tuple[int, Request]]:
+            found = flow.next(done)
+            keep(self._batch)
+            return found
+
+        try:
+            self._engine.flow(through)
+        finally:
+            keep(1)
+        self._progress(what, flow.answered, flow.asked)
 
     def scores(
         self,
@@ -186,7 +222,50 @@ class Transcript:
         os.truncate(self._path, good)
 
 
-def _key(kind: str, prompt: AnyPrompt, rest: str, weights: str) -> str:
+class _Flow:
+    """What stands between a feed and an engine: what is known already, and what is asked twice."""
+
+    def __init__(self, known: Mapping[str, dict[str, Any]], feed: Feed) -> None:
+        self._known = known
+        self._feed = feed
+        self._numbers = itertools.count()
+        self._keys: dict[int, str] = {}
+        self._waiting: dict[str, list[int]] = {}
+        self.fresh: dict[str, dict[str, Any]] = {}
+        """What the engine has said and is not on disk yet."""
+        self.asked = self.answered = 0
+
+    def next(self, done: Sequence[tuple[int, Generation]]) -> list[tuple[int, Request]]:
+        """What to ask the engine next, having been told these."""
+        ready: list[tuple[int, Generation]] = []
+        for number, said in done:
+            key = self._keys.pop(number)
+            self.fresh[key] = asdict(said)
+            ready += [(own, said) for own in self._waiting.pop(key)]
+        asked = self._feed(ready)
+        self.answered += len(ready)
+        found: list[tuple[int, Request]] = []
+        while asked:
+            ready = []
+            self.asked += len(asked)
+            for own, request in asked:
+                rest = " ".join((str(request.max_tokens), *map(json.dumps, request.stop)))
+                key = _key("answer", request.prompt, rest)
+                if known := self._known.get(key) or self.fresh.get(key):
+                    ready.append((own, Generation(**known)))
+                elif key in self._waiting:
+                    self._waiting[key].append(own)
+                else:
+                    number = next(self._numbers)
+                    self._keys[number] = key
+                    self._waiting[key] = [own]
+                    found.append((number, request))
+            self.answered += len(ready)
+            asked = self._feed(ready) if ready else ()
+        return found
+
+
+def _key(kind: str, prompt: AnyPrompt, rest: str, weights: str = "") -> str:
     form = list(prompt.messages) if isinstance(prompt, ChatPrompt) else prompt.text
     parts = [kind, form, rest, weights] if weights else [kind, form, rest]
     content = json.dumps(parts, ensure_ascii=False, sort_keys=True)

@@ -83,6 +83,8 @@ def verdict(
         "tokens": answered.generation.tokens,
         "apart": apart,
     }
+    if answered.hops:
+        entry["hops"] = [hop.told() for hop in answered.hops]
     if probe.group:
         entry["group"] = probe.group
     if probe.in_scope:

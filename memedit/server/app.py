@@ -9,11 +9,13 @@ from functools import partial
 
 from memedit.assemble import Parts, assemble
 from memedit.config import Config
+from memedit.multihop.decompose import shipped
 from memedit.server.api import edits_api
 from memedit.server.asgi import ASGIApp, Receive, Scope, Send
 from memedit.server.decider import Decider
 from memedit.server.door import Door
 from memedit.server.freshness import Freshness
+from memedit.server.hops import Hops
 from memedit.server.logs import log_to_stderr
 from memedit.server.metrics import Metrics
 from memedit.server.middleware import Marks, MemeditMiddleware, Settings
@@ -88,6 +90,7 @@ class Served:
             remembered=server.decisions,
             recent=recent,
         )
+        hops = Hops(app, self._decider, shipped()) if config.multihop.enabled else None
         middleware = MemeditMiddleware(
             app,
             self._decider,
@@ -97,6 +100,7 @@ class Served:
                 max_body=server.max_body,
                 max_prompts=server.max_prompts,
                 decision_timeout=server.decision_timeout,
+                hops_timeout=config.multihop.timeout,
                 fail_open=server.on_failure == "fail_open",
                 speculate=speculate,
                 count_evidence=server.count_evidence,
@@ -105,6 +109,7 @@ class Served:
             admits=admits,
             spans=self._spans,
             marks=marks,
+            hops=hops,
         )
         metrics.gauge("memedit_live_edits", "Edits that are in force.", lambda: len(parts.memory))
         self.health = Health(app, parts.memory, parts.memory.encoder)

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from memedit.edits import Edit
 from memedit.errors import AccessFileError, InvalidInput
+from memedit.multihop.route import NAME as HOP_BY_HOP
 from memedit.prompt import TextPrompt
 from memedit.protocols import Decision, Route
 from memedit.router import PASSTHROUGH
@@ -30,6 +31,7 @@ from memedit.server.asgi import ASGIApp, Message, Receive, Scope, Send, header, 
 from memedit.server.body import JsonBody
 from memedit.server.decider import Decider
 from memedit.server.freshness import Stamp
+from memedit.server.hops import HopFailed, Hops
 from memedit.server.metrics import Metrics
 from memedit.server.options import AUTO, MEMBER, Options, read_options
 from memedit.server.spans import Spans
@@ -79,6 +81,7 @@ class Settings:
         max_body: longest body that is read, in bytes; a longer one passes through.
         max_prompts: most prompts of one request that are decided on; more pass through.
         decision_timeout: seconds for a decision; 0 for as long as it takes.
+        hops_timeout: seconds for the hops of a question of several.
         fail_open: whether a request on which no decision can be made passes, or is refused.
         speculate: whether a request goes on while its decision is being made.
         count_evidence: whether usage tells evidence apart.
@@ -88,6 +91,7 @@ class Settings:
     max_body: int = 16 * 2**20
     max_prompts: int = 256
     decision_timeout: float = 5.0
+    hops_timeout: float = 30.0
     fail_open: bool = True
     speculate: bool = False
     count_evidence: bool = True
@@ -167,6 +171,7 @@ class MemeditMiddleware:
             that a server's own key check answers, and nothing is encoded or told.
         spans: gets one a request.
         marks: the engine's codebooks, where it has any.
+        hops: takes questions of several hops; without it they are questions like any other.
     """
 
     def __init__(
@@ -180,8 +185,10 @@ class MemeditMiddleware:
         admits: Callable[[Scope], bool] = lambda scope: True,
         spans: Spans | None = None,
         marks: Marks | None = None,
+        hops: Hops | None = None,
     ) -> None:
         self._marks = marks
+        self._hops = hops
         self._app = app
         self._decider = decider
         self._routes = routes
@@ -235,7 +242,8 @@ class MemeditMiddleware:
         if not asked.ids:
             queries = [prompt.in_context for prompt in asked.prompts]
             known = self._decider.known(queries, asked.options.namespace, call.stamp)
-        if known is not None and not any(decision.edits for decision in known):
+        several = self._takes_hops(asked)
+        if known is not None and not several and not any(decision.edits for decision in known):
             self._metrics.decided(known, known=True)
             await self._send_on(call, _passing(asked, known))
         elif known is None and self._may_speculate(call, asked):
@@ -295,7 +303,12 @@ class MemeditMiddleware:
         """
         try:
             async with asyncio.timeout(self._settings.decision_timeout or None):
-                return await self._decided(call, asked, known)
+                asked, decisions = await self._decisions(call, asked, known)
+            if self._hops is not None and self._takes_hops(asked):
+                async with asyncio.timeout(self._settings.hops_timeout):
+                    decisions = await self._by_hops(self._hops, call, asked, decisions)
+            async with asyncio.timeout(self._settings.decision_timeout or None):
+                return await self._followed(call, asked, decisions, known is not None)
         except InvalidInput:
             raise
         except Exception as error:
@@ -312,15 +325,27 @@ class MemeditMiddleware:
                 "such requests (server.on_failure)"
             ) from error
 
-    async def _decided(self, call: _Call, asked: Asked, known: Sequence[Decision] | None) -> Plan:
+    def _takes_hops(self, asked: Asked) -> bool:
+        """Whether one of the prompts may be taken hop by hop, for all that its words tell."""
+        return (
+            self._hops is not None
+            and asked.options.route in (AUTO, HOP_BY_HOP)
+            and self._hops.worth(asked.prompts)
+        )
+
+    async def _decisions(
+        self, call: _Call, asked: Asked, known: Sequence[Decision] | None
+    ) -> tuple[Asked, Sequence[Decision]]:
+        """What is asked, with the texts of token ids, and the decisions; none where those are not
+        to be had.
+        """
         assert asked.body is not None
         if asked.ids:
             model = asked.body.data.get("model")
             texts = await self._tokens.texts(call.scope, model, asked.ids)
+            asked = replace(asked, prompts=[TextPrompt(text) for text in texts or ()])
             if texts is None:
-                unread = "the server does not say what token ids mean"
-                return replace(PASS, original=asked.original, reason=unread)
-            asked = replace(asked, prompts=[TextPrompt(text) for text in texts])
+                return asked, ()
         decisions = known
         if decisions is None:
             begun = time.perf_counter()
@@ -330,8 +355,37 @@ class MemeditMiddleware:
             self._metrics.took("decide", time.perf_counter() - begun)
             for stage, spent in decisions[0].timings.items():
                 self._metrics.took(stage.removesuffix("_ms"), spent / 1e3)
+        return asked, decisions
+
+    async def _by_hops(
+        self, hops: Hops, call: _Call, asked: Asked, decisions: Sequence[Decision]
+    ) -> list[Decision]:
+        """The decisions, those on questions of several hops made hop by hop."""
         assert asked.body is not None
-        self._metrics.decided(decisions, known=known is not None)
+        begun = time.perf_counter()
+        model, namespace = asked.body.data.get("model"), asked.options.namespace
+        found = []
+        for prompt, decision in zip(asked.prompts, decisions, strict=True):
+            try:
+                by_hops = await hops.decide(call.scope, model, prompt, namespace, call.stamp)
+            except HopFailed as error:
+                logger.warning("%s", error, extra=_extra(id=call.id))
+                by_hops = None
+            found.append(
+                decision if by_hops is None else replace(by_hops, timings=decision.timings)
+            )
+        self._metrics.took("hops", time.perf_counter() - begun)
+        return found
+
+    async def _followed(
+        self, call: _Call, asked: Asked, decisions: Sequence[Decision], known: bool
+    ) -> Plan:
+        """The plan that the decisions make."""
+        assert asked.body is not None
+        if not decisions:
+            unread = "the server does not say what token ids mean"
+            return replace(PASS, original=asked.original, reason=unread)
+        self._metrics.decided(decisions, known=known)
         if not any(decision.edits for decision in decisions):
             return _passing(asked, decisions)
         if reason := call.surface.keeps_out(asked.body.data):
@@ -365,7 +419,7 @@ class MemeditMiddleware:
         named = asked.options.route
         return [
             self._routes[decision.route if named == AUTO else named].rewrites(
-                prompt, decision.edits
+                prompt, decision.shown or decision.edits
             )
             if decision.edits
             else ()

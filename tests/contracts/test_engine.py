@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from memedit.errors import (
     UpstreamError,
 )
 from memedit.prompt import ChatPrompt, TextPrompt
-from memedit.protocols import Engine
+from memedit.protocols import Engine, Generation, Request
 from tests.server.served import MAX_LEN, MODEL
 from tests.server.upstream import Upstream
 
@@ -170,6 +170,44 @@ def test_an_answer_that_ends_itself_is_shorter_than_it_may_be(engine: Engine) ->
     assert answer.tokens < 24
     assert answer.text == answer.text.strip()
     assert "<|im_end|>" not in answer.text
+
+
+def test_what_is_fed_is_answered_and_each_answer_may_ask_for_more(engine: Engine) -> None:
+    """Three questions of two prompts each; the second holds what was said to the first."""
+    said: dict[int, list[str]] = {}
+
+    def feed(done: Sequence[tuple[int, Generation]]) -> list[tuple[int, Request]]:
+        if not done:
+            return [(n, Request(prompt, 4)) for n, prompt in enumerate(PROMPTS[:3])]
+        asked = []
+        for number, answer in done:
+            said.setdefault(number, []).append(answer.text)
+            assert 1 <= answer.tokens <= 4
+            if len(said[number]) == 1:
+                asked.append((number, Request(TextPrompt(f"Say {answer.text} and"), 2)))
+        return asked
+
+    engine.flow(feed)
+    assert sorted(said) == [0, 1, 2]
+    assert all(len(answers) == 2 for answers in said.values())
+    assert "Paris" in said[0][0]
+
+
+def test_an_answer_ends_in_front_of_its_stop(engine: Engine) -> None:
+    found: list[str] = []
+
+    def feed(done: Sequence[tuple[int, Generation]]) -> list[tuple[int, Request]]:
+        found.extend(answer.text for _, answer in done)
+        return [] if done else [(7, Request(PROMPTS[4], 12, ("six",)))]
+
+    engine.flow(feed)
+    assert len(found) == 1
+    assert "five" in found[0]
+    assert "six" not in found[0]
+
+
+def test_a_flow_with_nothing_to_ask_ends(engine: Engine) -> None:
+    engine.flow(lambda done: [])
 
 
 def test_the_same_list_gives_the_same_answers(engine: Engine) -> None:

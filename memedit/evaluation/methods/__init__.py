@@ -4,6 +4,8 @@
     ike_always.py   in-context editing without a scope gate, as other frameworks run it
     memory.py       memedit as it is served: memory, scope, routes
     weights.py      the editors of memedit/editors, one class each
+    mello.py        MeLLo: the model divides a question, and is shown an edit a step
+    guided.py       mello-guided: a decomposer divides it, scope finds the edit of each hop
 
 A method learns edits into a *space*, a set of edits that are live together, and answers prompts
 under a space. It gets the model as a function, so that whoever runs it can batch, remember and
@@ -22,22 +24,26 @@ from typing import Any, ClassVar, Protocol
 from memedit.config import Config
 from memedit.edits import Edit
 from memedit.errors import InvalidInput
+from memedit.multihop.chain import Hop
 from memedit.prompt import ChatPrompt, TextPrompt
-from memedit.protocols import Capability, Encoder, Engine, Generation
+from memedit.protocols import Capability, Encoder, Engine, Feed, Generation
 
 AnyPrompt = ChatPrompt | TextPrompt
 
 
 class Model(Protocol):
-    """Prompts to greedy answers, in order."""
+    """The model under test, however it is asked and whatever is remembered of it."""
 
     def __call__(self, prompts: Sequence[AnyPrompt], weights: str = "") -> list[Generation]:
-        """Asks the engine, or remembers what it said with the same weights.
+        """Prompts to greedy answers, in order.
 
         Args:
             prompts: any number.
             weights: names what the engine's weights have been changed to; empty for its own.
         """
+
+    def flow(self, feed: Feed) -> None:
+        """Answers what ``feed`` gives as it comes; see :meth:`memedit.protocols.Engine.flow`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +75,11 @@ class Answered:
         sent: the prompt as the model got it; the last one where there were several.
         generation: the answer.
         edits: ids of the edits that took part.
-        route: how it was answered: ``"passthrough"``, ``"ike"``.
+        route: how it was answered: ``"passthrough"``, ``"ike"``, ``"mello"``.
         scope: the probability that the prompt was about its best candidate; ``None`` where the
             method has no such step.
         weights: the weights that the engine had; ``None`` for its own.
+        hops: as they were taken, where it was answered hop by hop.
     """
 
     sent: AnyPrompt
@@ -81,6 +88,7 @@ class Answered:
     route: str = "passthrough"
     scope: float | None = None
     weights: Weights | None = None
+    hops: tuple[Hop, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +149,8 @@ METHODS: Mapping[str, str] = {
     "pmet": "memedit.evaluation.methods.weights:PMET",
     "emmet": "memedit.evaluation.methods.weights:EMMET",
     "alphaedit": "memedit.evaluation.methods.weights:AlphaEdit",
+    "mello": "memedit.evaluation.methods.mello:MeLLo",
+    "mello-guided": "memedit.evaluation.methods.guided:Guided",
 }
 
 

@@ -52,7 +52,7 @@ class Memory:
 
     def answers(self, asks: Sequence[Ask], model: Model) -> list[Answered]:
         """Each prompt as the router decides: as it came, or as its route rewrites it."""
-        decisions = self._decided(asks)
+        decisions = self.decided([(ask.space, ask.prompt.in_context) for ask in asks])
         sent: list[AnyPrompt] = [
             self._parts.routes[decision.route].rewrites(ask.prompt, decision.edits)[0]
             if decision.edits
@@ -63,7 +63,7 @@ class Memory:
             Answered(
                 prompt,
                 one,
-                tuple(self._original[edit.id] for edit in decision.edits),
+                tuple(self.original(edit.id) for edit in decision.edits),
                 decision.route,
                 decision.scope,
             )
@@ -74,16 +74,20 @@ class Memory:
         """Closes the memory file."""
         self._memory.close()
 
-    def _decided(self, asks: Sequence[Ask]) -> list[Decision]:
-        """One decision per prompt; those of one space are decided in batches."""
+    def original(self, edit_id: str) -> str:
+        """The id under which an edit was learned, by its id in the memory."""
+        return self._original[edit_id]
+
+    def decided(self, queries: Sequence[tuple[str, str]]) -> list[Decision]:
+        """One decision per space and query; those of one space are decided in batches."""
         places: dict[str, list[int]] = {}
-        for place, ask in enumerate(asks):
-            places.setdefault(ask.space, []).append(place)
+        for place, (space, _) in enumerate(queries):
+            places.setdefault(space, []).append(place)
         decisions: dict[int, Decision] = {}
         for space, here in places.items():
             for start in range(0, len(here), _BATCH):
                 batch = here[start : start + _BATCH]
-                queries = [asks[place].prompt.in_context for place in batch]
-                decided = self._parts.router.decide(queries, self._namespaces[space])
+                asked = [queries[place][1] for place in batch]
+                decided = self._parts.router.decide(asked, self._namespaces[space])
                 decisions.update(zip(batch, decided, strict=True))
-        return [decisions[place] for place in range(len(asks))]
+        return [decisions[place] for place in range(len(queries))]
