@@ -1,7 +1,7 @@
 """EMMET: many facts in one layer, each of them exactly.
 
 Source: Gupta et al. 2024, "A Unified Framework for Model Editing", Findings of EMNLP 2024,
-arXiv:2403.14236, equation (8): Δ = R (Kᵀ C⁻¹ K)⁻¹ Kᵀ C⁻¹, the least change in the norm of C under
+arXiv:2403.14236: Δ = R (Kᵀ C⁻¹ K)⁻¹ Kᵀ C⁻¹, the least change in the norm of C under
 which every key gets its value. With one edit it is ROME.
 
 What differs: a small ridge on Kᵀ C⁻¹ K where keys are nearly the same, as edits of one subject

@@ -1,6 +1,6 @@
 """FT-L: fine-tuning of few weights that may not go far from where they were.
 
-Source: Zhu et al. 2020, "Modifying Memories in Transformer Models", arXiv:2012.00363, equation (4):
+Source: Zhu et al. 2020, "Modifying Memories in Transformer Models", arXiv:2012.00363:
 minimise the loss of the new facts subject to |θ - θ₀|∞ ≤ δ, by projected gradients on the weights
 of few layers. The loss is that of the whole fact; the variant that frameworks add learns the target
 alone, as a prompt's completion (``loss_on="target"``).

@@ -2,10 +2,9 @@
 
 Source: Meng et al. 2023, "Mass-Editing Memory in a Transformer", ICLR 2023, arXiv:2210.07229:
 Δ = R Kᵀ (λ C + K Kᵀ)⁻¹ (equation (14)), layer by layer, with a residual R that is what the last
-layer's stream still lacks, divided by the layers to go (equation (20)). Li et al. 2024, "PMET:
+layer's stream still lacks, divided by the layers to go. Li et al. 2024, "PMET:
 Precise Model Editing in a Transformer", AAAI 2024, arXiv:2308.08742: values are optimised for
-attention and MLP together and the MLP's part is written; residuals are divided by the square root
-(equation (14)).
+attention and MLP together and the MLP's part is written; residuals are divided by the square root.
 
 What differs: C is the mean of k kᵀ and λ its weight in keys, as in MEMIT; the change is kept as
 two factors of rank n.

@@ -1,7 +1,7 @@
 """RECT: of another editor's change, the largest relative parts alone.
 
 Source: Gu et al. 2024, "Model Editing Harms General Abilities of Large Language Models:
-Regularization to the Rescue", EMNLP 2024, arXiv:2401.04700, equations (5) and (6): of a change ΔW
+Regularization to the Rescue", EMNLP 2024, arXiv:2401.04700: of a change ΔW
 only the elements stay whose |ΔW / W| is among the largest k per cent; the others are set to zero.
 """
 

@@ -3,7 +3,7 @@
 Source: Meng et al. 2022, "Locating and Editing Factual Associations in GPT", arXiv:2202.05262,
 equation (4): the vector z that minimises -log P(target | prefix + prompt) over random prefixes,
 plus the divergence of what follows "X is a" from what followed it before. Li et al. 2024, "PMET:
-Precise Model Editing in a Transformer", arXiv:2308.08742, equation (9), optimises the attention's
+Precise Model Editing in a Transformer", arXiv:2308.08742, optimises the attention's
 output beside it, and uses the MLP's part alone.
 
 What differs: all edits are optimised in the same padded batches, each with an objective of its
