@@ -68,6 +68,8 @@ def test_a_space_is_a_state_of_the_weights(engine: TransformersLocal, bench: Ben
     assert "Oslo" in first.generation.text
     assert "Greek" not in second.generation.text
     assert (first.edits, second.edits) == (("france",), ())
+    (namesake,) = asked(engine, method, "one", "Frances McDormand was born in")
+    assert namesake.edits == ()
     first, second = asked(engine, method, "two", *prompts)
     assert "Oslo" not in first.generation.text
     assert "Greek" in second.generation.text

@@ -11,6 +11,7 @@ from memedit.editors import make_editor
 from memedit.editors.deltas import applied
 from memedit.edits import Edit
 from memedit.evaluation.methods import Answered, Ask, Bench, Model, Weights
+from memedit.lexicon import SubjectLexicon
 from memedit.protocols import Capability, Editor, WeightDelta, Weighted
 
 
@@ -81,24 +82,23 @@ class EditedWeights:
         for space, here in places.items():
             lots = self._spaces[space]
             deltas = [delta for lot in lots for delta in lot.deltas]
+            edits = [edit for lot in lots for edit in lot.edits]
+            subjects = SubjectLexicon()
+            for number, edit in enumerate(edits):
+                subjects.add(number, edit.names)
             weights = Weights(f"{self.name}, {space}", partial(applied, self._model, deltas))
             with weights.applied():
                 said = model([asks[place].prompt for place in here], weights.name)
             for place, one in zip(here, said, strict=True):
                 prompt = asks[place].prompt
-                used = _named(prompt.query, [edit for lot in lots for edit in lot.edits])
+                named = {n for mention in subjects.find(prompt.query) for n in mention.positions}
+                used = tuple(edits[number].id for number in sorted(named))
                 found[place] = Answered(prompt, one, used, "weights", weights=weights)
         return [found[place] for place in range(len(asks))]
 
     def close(self) -> None:
         """Lets go of the deltas."""
         self._spaces.clear()
-
-
-def _named(query: str, edits: Sequence[Edit]) -> tuple[str, ...]:
-    """The ids of the edits whose subject a prompt names."""
-    text = query.casefold()
-    return tuple(edit.id for edit in edits if (edit.subject or "").casefold() in text)
 
 
 class FTL(EditedWeights):
