@@ -26,11 +26,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from memedit.adapters.vllm_grace import ServedCodebooks
-from memedit.adapters.vllm_versions import ServedVersions
+from memedit.adapters.vllm_versions import AT_ONCE, ServedVersions
 from memedit.adapters.vllm_worker import EXTENSION
 from memedit.assemble import Parts, assemble
 from memedit.config import Config, load
 from memedit.consolidation.versions import RANKS, versions_folder
+from memedit.editors.architectures import down_projections
 from memedit.errors import MissingDependency
 from memedit.server.api import edits_api
 from memedit.server.app import Served, prepared
@@ -179,9 +180,11 @@ def command(
     if codebooks:
         added += ["--worker-extension-cls", EXTENSION]
     if max_rank:
-        # Two at once: while one version takes another's place, both are asked.
         room = next(rank for rank in RANKS if rank >= max_rank)
-        added += ["--enable-lora", "--max-lora-rank", str(room), "--max-loras", "2"]
+        added += ["--enable-lora", "--max-lora-rank", str(room)]
+        # vLLM's CPU build looks requests without an adapter up in the last place: it stays empty.
+        added += ["--max-loras", str(AT_ONCE + 1)]
+        added += ["--lora-target-modules", *down_projections()]
     return [
         *(sys.executable, "-m", _SERVER, "--model", model),
         *("--middleware", MIDDLEWARE),

@@ -35,6 +35,9 @@ logger = logging.getLogger("memedit.server")
 PREFIX = "memedit-"
 """The names under which vLLM knows the versions begin so."""
 
+AT_ONCE = 2
+"""Versions that an engine holds at once: one more than it needs, for the time of a change."""
+
 _PROBES = 8
 _TOKENS = 12
 # So many edits of a version are asked, for so many tokens, before it is trusted.
@@ -129,12 +132,16 @@ class ServedVersions:
             logger.exception("the published versions cannot be read; they stay as they are")
             return
         self._refused &= named.keys()
-        for name in named:
-            self._unnamed.pop(name, None)
-            if name not in self._loaded and name not in self._refused:
-                await self._load(state, name)
         for name in list(self._loaded.keys() - named.keys()):
             await self._let_go(state, name)
+        for name in named:
+            self._unnamed.pop(name, None)
+            if name in self._loaded or name in self._refused:
+                continue
+            if len(self._loaded) == AT_ONCE:
+                logger.warning("the version %s finds no room; the memory answers its edits", name)
+                continue
+            await self._load(state, name)
 
     async def _load(self, state: Any, name: str) -> None:
         started = time.monotonic()

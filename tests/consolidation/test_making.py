@@ -13,7 +13,7 @@ import torch
 
 from memedit.adapters.transformers_local import TransformersLocal
 from memedit.consolidation.export import Version, fitted, read_adapter, write_adapter
-from memedit.consolidation.gates import Gates, Probes, measured, own_rephrases, prompts
+from memedit.consolidation.gates import Gates, Probes, measured, own_rephrases
 from memedit.consolidation.making import Before, make, remove
 from memedit.editors.architectures import architecture_of
 from memedit.editors.deltas import applied, matrix
