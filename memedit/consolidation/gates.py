@@ -139,6 +139,8 @@ def measured(
 def memory_answers(engine: Engine, decide: Any, routes: Mapping[str, Any]) -> Answering:
     """What the memory route answers: evidence where it has an edit, the plain model elsewhere.
 
+    Evidence is the bare fact, without demonstrations, which fits any model.
+
     Args:
         engine: the unedited model.
         decide: queries to decisions, :meth:`memedit.router.Router.decide` for a namespace.
@@ -148,7 +150,9 @@ def memory_answers(engine: Engine, decide: Any, routes: Mapping[str, Any]) -> An
     def answers(asked: Sequence[Any]) -> list[str]:
         decisions = decide([prompt.in_context for prompt in asked])
         shown = [
-            routes[decision.route].rewrites(prompt, decision.edits)[0] if decision.edits else prompt
+            routes[decision.route].rewrites(prompt, decision.edits)[-1]
+            if decision.edits
+            else prompt
             for prompt, decision in zip(asked, decisions, strict=True)
         ]
         return _answers(engine, shown)
