@@ -106,14 +106,16 @@ class ServedVersions:
             self._seen = version
             self._task = asyncio.create_task(self._taken_up(scope["app"].state))
 
-    def serving(
+    async def serving(
         self, scope: Scope, body: Mapping[str, Any], edits: Sequence[Edit], *, chat: bool
     ) -> Serving | None:
         """See :class:`memedit.server.middleware.Versions`."""
         models = scope["app"].state.openai_serving_models
-        if (model := body.get("model")) and not models.is_base_model(model):
+        model = body.get("model")
+        if not self._loaded or (model and not models.is_base_model(model)):
             return None
-        records = [self._memory.find(edit.id) for edit in edits]
+        # On a thread: the memory may be busy, and the event loop must not wait for it.
+        records = await asyncio.to_thread(lambda: [self._memory.find(edit.id) for edit in edits])
         if any(record is None or record.state != "consolidated" for record in records):
             return None
         names = {record.version for record in records if record is not None}

@@ -90,7 +90,7 @@ class Versions(Protocol):
     def follow(self, scope: Scope, stamp: Stamp | None) -> None:
         """Has what the memory says is published taken up, and the rest put down, meanwhile."""
 
-    def serving(
+    async def serving(
         self, scope: Scope, body: Mapping[str, Any], edits: Sequence[Edit], *, chat: bool
     ) -> Serving | None:
         """The version that holds all of these edits; ``None`` where the memory is to answer."""
@@ -429,7 +429,7 @@ class MemeditMiddleware:
         self._metrics.decided(decisions, known=known)
         if not any(decision.edits for decision in decisions):
             return _passing(asked, decisions)
-        if in_weights := self._in_weights(call, asked, decisions):
+        if in_weights := await self._in_weights(call, asked, decisions):
             return in_weights
         if reason := call.surface.keeps_out(asked.body.data):
             return replace(_passing(asked, decisions), reason=reason)
@@ -457,7 +457,9 @@ class MemeditMiddleware:
         body = asked.body.with_members(members)
         return Plan(replace(decision, route=GRACE), [body], asked.original, decisions=decisions)
 
-    def _in_weights(self, call: _Call, asked: Asked, decisions: Sequence[Decision]) -> Plan | None:
+    async def _in_weights(
+        self, call: _Call, asked: Asked, decisions: Sequence[Decision]
+    ) -> Plan | None:
         """The plan to have a version of the weights answer, where it holds all that is asked."""
         assert asked.body is not None
         if self._versions is None or asked.options.route != AUTO:
@@ -466,7 +468,7 @@ class MemeditMiddleware:
             return None
         merged = _merged(decisions, WEIGHTS)
         chat = isinstance(asked.prompts[0], ChatPrompt)
-        serving = self._versions.serving(call.scope, asked.body.data, merged.edits, chat=chat)
+        serving = await self._versions.serving(call.scope, asked.body.data, merged.edits, chat=chat)
         if serving is None:
             return None
         body = asked.body.with_members({"model": serving.model})
