@@ -38,8 +38,8 @@ PREFIX = "memedit-"
 AT_ONCE = 2
 """Versions that an engine holds at once: one more than it needs, for the time of a change."""
 
-_PROBES = 8
-_TOKENS = 12
+_PROBES = 4
+_TOKENS = 8
 # So many edits of a version are asked, for so many tokens, before it is trusted.
 _SHARE = 0.5
 # At least this share of them must be answered as the gates found.

@@ -75,6 +75,17 @@ FACTS: list[Edit] = [
 ]
 """In the memory's order."""
 
+_OTHERWISE = {
+    "capital": "The capital city of {} is",
+    "language": "The mother tongue of {} is",
+    "sport": "{} is a professional player of",
+    "maker": "{} was made by",
+}
+REPHRASES = {
+    edit.id: _OTHERWISE[edit.relation or ""].replace("{}", edit.subject or "") for edit in FACTS
+}
+"""Each fact in other words, by its edit's id."""
+
 UNRELATED = [
     "Water boils at a temperature of",
     "The opposite of hot is",
