@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from memedit.consolidation.export import (
 from memedit.consolidation.gates import Gates, Probes, measured, memory_answers
 from memedit.consolidation.making import Before, make, remove
 from memedit.consolidation.versions import MAX_RANK, check_name, published, stored
+from memedit.editors.covariance import fingerprint
 from memedit.editors.deltas import applied
 from memedit.edits import Edit
 from memedit.errors import InvalidInput
@@ -69,12 +70,14 @@ class Work:
         again: what is published and has to be learned anew.
         new: what the memory answers until now.
         left: how many edits stay in the memory, by what keeps them.
+        base: the fingerprint of the model that ``before`` was made for; empty where it is none.
     """
 
     before: Before
     again: tuple[Edit, ...]
     new: tuple[Edit, ...]
     left: Mapping[str, int]
+    base: str = ""
 
     @property
     def edits(self) -> list[Edit]:
@@ -96,11 +99,11 @@ def planned(job: Job, memory: EditMemory) -> Work:
     if not new:
         why = ", ".join(f"{reason}: {count}" for reason, count in left.items()) or "it has none"
         raise InvalidInput(f"no edit of {job.namespace!r} is to move into weights ({why})")
-    before = Before() if job.fresh else _standing(memory, job.folder, job.namespace)
+    before, base = (Before(), "") if job.fresh else _standing(memory, job.folder, job.namespace)
     known = {edit.id for edit in before.edits}
     held = [record.edit for record in memory.records(job.namespace, ("consolidated",))]
     again = tuple(edit for edit in held if edit.id not in known)
-    return Work(before, again, tuple(new), left)
+    return Work(before, again, tuple(new), left, base)
 
 
 def done(
@@ -125,10 +128,16 @@ def done(
         The manifest of the version.
 
     Raises:
-        InvalidInput: an edit, the editor's settings or the probes will not do.
+        InvalidInput: an edit, the editor's settings or the probes will not do, or what is built on
+            was made for another model.
         Unsupported: the model's architecture is not known.
     """
     model, tokenizer = engine.model, engine.tokenizer
+    if work.base not in ("", fingerprint(model)):
+        raise InvalidInput(
+            "the version that is published was made for another model; learn its edits anew with "
+            "--fresh, or name the model that it was made for"
+        )
     draft = job.folder / f".{job.name}.work"
     deltas = make(
         *(model, tokenizer, job.editor, [*work.again, *work.new], draft),
@@ -157,17 +166,17 @@ def done(
     return manifest
 
 
-def _standing(memory: EditMemory, folder: Path, namespace: str) -> Before:
-    """What is published, where it can be built on: an adapter all of whose edits still stand."""
+def _standing(memory: EditMemory, folder: Path, namespace: str) -> tuple[Before, str]:
+    """What is published, where it can be built on, and the fingerprint of its model.
+
+    It can where it is one version, and all of its edits that held still stand.
+    """
     answering = published(memory, namespace)
     if len(answering) != 1:
-        return Before()
+        return Before(), ""
     ((name, ids),) = answering.items()
     version = stored(folder, name)
-    if version.kind != "adapter" or not _same(ids, version.held):
-        return Before()
-    return Before(tuple(version.held), tuple(read_adapter(version.folder)))
-
-
-def _same(ids: Sequence[str], edits: Sequence[Edit]) -> bool:
-    return sorted(ids) == sorted(edit.id for edit in edits)
+    if sorted(ids) != sorted(edit.id for edit in version.held):
+        return Before(), ""
+    before = Before(tuple(version.held), tuple(read_adapter(version.folder)))
+    return before, str(version.manifest["base"]["fingerprint"])

@@ -127,9 +127,15 @@ def publish(memory: EditMemory, version: Stored, namespace: str, *, author: str 
         The ids of these edits.
 
     Raises:
-        InvalidInput: the version's gates were not passed, or none of its edits is in force.
+        InvalidInput: the version is a checkpoint, its gates were not passed, or none of its edits
+            is in force.
         MemoryFileError: the file cannot be written; nothing was changed.
     """
+    if version.kind != "adapter":
+        raise InvalidInput(
+            f"the version {version.name} is a checkpoint; serve it as a model of its own, or make "
+            "an adapter, which is published beside the unedited model"
+        )
     if not version.manifest["gates"].get("passed"):
         raise InvalidInput(
             f"the version {version.name} has not passed its gates; `memedit consolidate list` says "

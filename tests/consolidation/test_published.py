@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,14 @@ def test_fifty_edits_move_into_weights_and_back(serving: Serving) -> None:
     refused = serving.post("/v1/completions", prompt=one.key, model="memedit-v1")
     assert refused.status_code == 400
     assert "memedit itself names" in refused.text
+
+    # In one batch with requests of a version, the base model is still the base model.
+    with ThreadPoolExecutor(8) as pool:
+        busy = [pool.submit(serving.said, edit.key, max_tokens=24) for edit in held[:4]]
+        beside = list(pool.map(serving.plain, [edit.key for edit in held[:4]]))
+        assert [task.result()[0] for task in busy] == ["weights"] * 4
+    for edit, (answer, _) in zip(held[:4], beside, strict=True):
+        assert not right(edit, answer)
 
     # A revert and a replacement act at once.
     serving.memory.revert(one.id)
