@@ -180,16 +180,25 @@ def command(
     if codebooks:
         added += ["--worker-extension-cls", EXTENSION]
     if max_rank:
-        room = next(rank for rank in RANKS if rank >= max_rank)
-        added += ["--enable-lora", "--max-lora-rank", str(room)]
-        # vLLM's CPU build looks requests without an adapter up in the last place: it stays empty.
-        added += ["--max-loras", str(AT_ONCE + 1)]
-        added += ["--lora-target-modules", *down_projections()]
+        added += [word for words in _adapters(max_rank) if words[0] not in given for word in words]
+        if not given & {"--enable-lora", "--lora-target-modules"}:
+            added += ["--lora-target-modules", *down_projections()]
     return [
         *(sys.executable, "-m", _SERVER, "--model", model),
         *("--middleware", MIDDLEWARE),
         *added,
         *options,
+    ]
+
+
+def _adapters(max_rank: int) -> list[list[str]]:
+    """The options with which vLLM takes versions of the weights."""
+    room = next(rank for rank in RANKS if rank >= max_rank)
+    return [
+        ["--enable-lora"],
+        ["--max-lora-rank", str(room)],
+        # vLLM's CPU build looks requests without an adapter up in the last place: it stays empty.
+        ["--max-loras", str(AT_ONCE + 1)],
     ]
 
 

@@ -90,7 +90,7 @@ class ServedVersions:
     def check(self, body: Mapping[str, Any]) -> None:
         """See :class:`memedit.server.middleware.Versions`."""
         model = body.get("model")
-        if isinstance(model, str) and model.startswith(PREFIX):
+        if any(model == loaded.request.lora_name for loaded in self._loaded.values()):
             raise InvalidInput(
                 f"the model {model} is a version of memedit's, which memedit itself names; name "
                 "the served model"
@@ -100,9 +100,10 @@ class ServedVersions:
         """See :class:`memedit.server.middleware.Versions`."""
         if self._task is not None and not self._task.done():
             return
-        version = None if stamp is None else stamp.version
-        due = any(until <= time.monotonic() for until in self._unnamed.values())
-        if version is None or version != self._seen or due:
+        now = time.monotonic()
+        # Without a version of the memory's file, a look a second has to do.
+        version = int(now) if stamp is None else stamp.version
+        if version != self._seen or any(until <= now for until in self._unnamed.values()):
             self._seen = version
             self._task = asyncio.create_task(self._taken_up(scope["app"].state))
 

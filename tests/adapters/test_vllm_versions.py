@@ -1,25 +1,11 @@
-"""What a vLLM is started with to take versions, and what it is asked without an engine."""
+"""What a vLLM is started with to take versions of the weights."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from memedit.adapters import vllm_server as adapter
-from memedit.adapters.vllm_versions import AT_ONCE, ServedVersions
+from memedit.adapters.vllm_versions import AT_ONCE
 from memedit.config import Config, ConsolidationConfig
 from memedit.editors.architectures import down_projections
-from memedit.encoders import HashEncoder
-from memedit.errors import InvalidInput
-from memedit.memory import EditMemory
-
-
-@pytest.fixture
-def memory(tmp_path: Path) -> Iterator[EditMemory]:
-    with EditMemory(tmp_path / "memory.sqlite3", HashEncoder(), index="exact") as opened:
-        yield opened
 
 
 def test_there_is_room_for_the_rank_and_one_place_stays_empty() -> None:
@@ -31,13 +17,8 @@ def test_there_is_room_for_the_rank_and_one_place_stays_empty() -> None:
         str(AT_ONCE + 1),
     ]
     assert argv[at + 5 :] == ["--lora-target-modules", *down_projections(), "--seed", "1"]
+    own = ["--enable-lora", "--max-loras", "9"]  # adapters of the caller's may be of any module
+    argv = adapter.command("m", own, cpu=False, config=config)
+    assert argv[-5:] == ["--max-lora-rank", "64", *own]
+    assert "--lora-target-modules" not in argv
     assert "--enable-lora" not in adapter.command("m", [], cpu=False, config=Config())
-
-
-def test_nobody_names_a_version(memory: EditMemory, tmp_path: Path) -> None:
-    versions = ServedVersions(tmp_path, memory)
-    versions.check({"model": "mine"})
-    versions.check({"model": 7})
-    versions.check({})
-    with pytest.raises(InvalidInput, match="memedit itself names"):
-        versions.check({"model": "memedit-v1"})
