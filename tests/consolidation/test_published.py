@@ -136,14 +136,15 @@ def test_fifty_edits_move_into_weights_and_back(serving: Serving) -> None:
     probes = serving.path.with_name("probes.jsonl")
     told = ({"id": edit, "rephrases": [text]} for edit, text in REPHRASES.items())
     probes.write_text("".join(f"{json.dumps(line)}\n" for line in told))
-    gates = ["--gate", "accuracy=0.7", "--gate", "generality=0.2", "--gate", "locality=0.4"]
+    # Continuations of ordinary text change more than the default gate allows; see docs/log.md.
+    gates = ["--gate", "locality=0.4"]
     code, made = serving.command(
         "make", "v1", MODEL, "--corpus", corpus, "--probes", str(probes), *gates
     )
     assert code == 0, made["gates"]["checks"]
     held = [edit for edit in FACTS if edit.id in made["gates"]["held"]]
     assert len(made["edits"]) == 50
-    assert len(held) >= 35
+    assert len(held) >= 40
     assert made["rank"] == 64
     assert max(made["lost"].values()) == 0
     assert serving.said(FACTS[0].key)[0] == "ike"  # nothing is served before it is published
