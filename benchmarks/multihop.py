@@ -1,6 +1,6 @@
 """How well are multi-hop questions answered, and what goes wrong where? MQuAKE, all edits live.
 
-    python benchmarks/multihop.py run NAME --model FOLDER --cases 300 --mello-cases 150
+    python benchmarks/multihop.py run NAME --model FOLDER --cases 300 --dear-cases 150
     python benchmarks/multihop.py known NAME --cases 300
     python benchmarks/multihop.py passthrough NAME
 
@@ -56,14 +56,14 @@ from memedit.evaluation import datasets
 from memedit.evaluation.cases import Case
 from memedit.evaluation.interference import apart
 from memedit.evaluation.intervals import rate
-from memedit.evaluation.measures import holds, spoken
+from memedit.evaluation.measures import every_hop_holds, holds, spoken
 from memedit.evaluation.methods import Ask, Bench, method_class
 from memedit.evaluation.methods.guided import Guided
 from memedit.evaluation.runner import Remembered, run_folder
 from memedit.evaluation.transcript import Transcript
 from memedit.multihop.answers import names_of
 from memedit.multihop.chain import Hop, Look, Nearest, Reading
-from memedit.multihop.decompose import nested, shipped
+from memedit.multihop.decompose import nested, shipped, surely_nested
 from memedit.multihop.drive import drive
 from memedit.multihop.guided import gold
 from memedit.multihop.mello import mello
@@ -76,6 +76,7 @@ from memedit.training.multihop import RELATIONS, MQuAKECase, mquake_cases, tunin
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 FILE = "mquake/cf-3k-odd.json"
+DEAR = ("ike-always", "mello")
 METHODS = ("none", "ike-always", "mello", "mello-guided", "oracle", "gold-hops")
 
 
@@ -256,7 +257,6 @@ def rows_of(world: World, name: str, found: Sequence[Any]) -> list[dict[str, Any
         said = one.answer or "" if name == "gold-hops" else one.generation.text
         subjects = [edit.subject for edit in case.edits if edit.subject]
         right = holds(spoken(said, chat=True), probe.answers, probe.old, subjects)
-        hops = [hop_right(h, wanted) for h, wanted in zip(one.hops, probe.hops, strict=False)]
         chain = world.chain(case)
         assert chain is not None
         row = {
@@ -270,7 +270,9 @@ def rows_of(world: World, name: str, found: Sequence[Any]) -> list[dict[str, Any
             "edited": len(case.edits),
             "held": chain.held,
             "taken": [hop.told() for hop in one.hops],
-            "every_hop": len(one.hops) == len(probe.hops) and all(hops),
+            "every_hop": every_hop_holds(
+                [hop.answer for hop in one.hops], [hop.answers for hop in probe.hops]
+            ),
         }
         if name == "mello-guided" and not right:
             row["why"] = why(world, case, one, nested(read[place]) or read[place])
@@ -327,10 +329,8 @@ def run(options: argparse.Namespace) -> None:
                 place = Path(scratch) / name
                 place.mkdir()
                 part = world
-                if name == "mello" and options.mello_cases < options.cases:
-                    part = World(
-                        options.data, options.part, options.pool, options.mello_cases, seed
-                    )
+                if name in DEAR and options.dear_cases < options.cases:
+                    part = World(options.data, options.part, options.pool, options.dear_cases, seed)
                 spent, found = ask(
                     part, name, Bench(config, encoder, place), transcript, options.max_tokens
                 )
@@ -523,7 +523,7 @@ def passthrough(options: argparse.Namespace) -> None:
 
 def _nested(method: Guided, texts: Sequence[str]) -> dict[str, Any]:
     texts = list(dict.fromkeys(texts))
-    return rate([[bool(readings)] for readings in method.read(texts)]).to_mapping()
+    return rate([[surely_nested(readings)] for readings in method.read(texts)]).to_mapping()
 
 
 def _fires(method: Guided, engine: Known, texts: Sequence[str]) -> dict[str, Any]:
@@ -557,7 +557,7 @@ def main() -> None:
     parser.add_argument("--part", choices=("report", "tuning"), default="report")
     parser.add_argument("--pool", default="all", help="1, 100 or all")
     parser.add_argument("--cases", type=int, default=300)
-    parser.add_argument("--mello-cases", type=int, default=150)
+    parser.add_argument("--dear-cases", type=int, default=150)
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument(
         "--sequential", type=int, default=0, help="questions of mello's, one by one"
