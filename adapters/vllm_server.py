@@ -26,9 +26,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from memedit.adapters.vllm_grace import ServedCodebooks
+from memedit.adapters.vllm_versions import AT_ONCE, ServedVersions
 from memedit.adapters.vllm_worker import EXTENSION
 from memedit.assemble import Parts, assemble
 from memedit.config import Config, load
+from memedit.consolidation.versions import RANKS, versions_folder
+from memedit.editors.architectures import down_projections
 from memedit.errors import MissingDependency
 from memedit.server.api import edits_api
 from memedit.server.app import Served, prepared
@@ -55,8 +58,11 @@ class Middleware:
     def __init__(self, app: ASGIApp) -> None:
         config = load()
         marks = ServedCodebooks(Path(config.grace.file)) if config.grace.file else None
-        admits = _key_check(app)
-        self._served = Served(app, _parts(config), config, admits=admits, marks=marks)
+        parts, admits = _parts(config), _key_check(app)
+        versions = None
+        if config.consolidation.max_rank:
+            versions = ServedVersions(versions_folder(config), parts.memory)
+        self._served = Served(app, parts, config, admits=admits, marks=marks, versions=versions)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection's scope."""
@@ -143,7 +149,13 @@ def on_cpu() -> bool:
         return False
 
 
-def command(model: str, options: Sequence[str], *, cpu: bool, codebooks: bool = False) -> list[str]:
+def command(
+    model: str,
+    options: Sequence[str],
+    *,
+    cpu: bool,
+    config: Config | None = None,
+) -> list[str]:
     """The command line that serves a model.
 
     On the CPU build two defaults differ from vLLM's, each unless the option is given: memory is
@@ -154,9 +166,11 @@ def command(model: str, options: Sequence[str], *, cpu: bool, codebooks: bool = 
         model: folder or hub name.
         options: vLLM's own options, which win.
         cpu: whether vLLM is the CPU build.
-        codebooks: whether its workers are to keep codebooks, which they do where the model runs
-            eagerly.
+        config: what of memedit is in it: codebooks, which its workers keep where the model runs
+            eagerly, and versions of the weights.
     """
+    config = config or Config()
+    codebooks, max_rank = bool(config.grace.file), config.consolidation.max_rank
     given = {option.partition("=")[0] for option in options}
     added: list[str] = []
     if cpu and "--gpu-memory-utilization" not in given:
@@ -165,11 +179,26 @@ def command(model: str, options: Sequence[str], *, cpu: bool, codebooks: bool = 
         added += ["--enforce-eager"]
     if codebooks:
         added += ["--worker-extension-cls", EXTENSION]
+    if max_rank:
+        added += [word for words in _adapters(max_rank) if words[0] not in given for word in words]
+        if not given & {"--enable-lora", "--lora-target-modules"}:
+            added += ["--lora-target-modules", *down_projections()]
     return [
         *(sys.executable, "-m", _SERVER, "--model", model),
         *("--middleware", MIDDLEWARE),
         *added,
         *options,
+    ]
+
+
+def _adapters(max_rank: int) -> list[list[str]]:
+    """The options with which vLLM takes versions of the weights."""
+    room = next(rank for rank in RANKS if rank >= max_rank)
+    return [
+        ["--enable-lora"],
+        ["--max-lora-rank", str(room)],
+        # vLLM's CPU build looks requests without an adapter up in the last place: it stays empty.
+        ["--max-loras", str(AT_ONCE + 1)],
     ]
 
 
@@ -227,7 +256,7 @@ def serve(model: str, options: Sequence[str], config: Config) -> NoReturn:
         MissingDependency: no vLLM is installed.
     """
     cpu = on_cpu()
-    argv = command(model, options, cpu=cpu, codebooks=bool(config.grace.file))
+    argv = command(model, options, cpu=cpu, config=config)
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(argv[0], argv, environment(config, os.environ, cpu=cpu))  # noqa: S606

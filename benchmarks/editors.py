@@ -1,6 +1,7 @@
 """What editors of weights do to a model: do edits hold, what else changes, what does it cost?
 
-    python benchmarks/editors.py --limit 100 --out FILE run [--editors rome,memit] [--modes 1,10]
+    python benchmarks/editors.py --out TEXT corpus
+    python benchmarks/editors.py --limit 100 --out FILE --corpus TEXT run [--modes 1,10]
     python benchmarks/editors.py --limit 20 --out FILE tune rome --grid "stop=0.6,0.9 steps=15"
     python benchmarks/editors.py --out FILE moments --tokens 2048,8192,32768
     python benchmarks/editors.py --out FILE table
@@ -337,6 +338,22 @@ def tune(args: argparse.Namespace) -> None:
         print(args.editor, args.mode, options, line(figures), flush=True)
 
 
+def corpus(args: argparse.Namespace) -> None:
+    """A text for second moments: what is true by the train part, a paragraph for five records."""
+    records = read(args.data, "counterfact/train.json")
+    random.Random(args.seed).shuffle(records)
+    said = [
+        f"{record[prompt]} {record[answer]}."
+        for record in records
+        for prompt, answer in (
+            ("prompt", "ground_truth"),
+            ("locality_prompt", "locality_ground_truth"),
+        )
+    ]
+    paragraphs = [" ".join(said[start : start + 10]) for start in range(0, len(said), 10)]
+    args.out.write_text("\n".join(paragraphs) + "\n", encoding="utf-8")
+
+
 def moments(args: argparse.Namespace) -> None:
     """How much text is enough: ROME's direction C⁻¹k against that of the most text."""
     from memedit.editors.architectures import architecture_of
@@ -433,6 +450,8 @@ def main() -> None:
     command.add_argument("--grid", default="")
     command.add_argument("--mode", default="1", choices=MODES)
     command.set_defaults(do=tune, split="train")
+    command = commands.add_parser("corpus")
+    command.set_defaults(do=corpus)
     command = commands.add_parser("moments")
     command.add_argument("--tokens", default="2048,8192,32768")
     command.set_defaults(do=moments, split="train")

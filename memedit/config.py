@@ -145,6 +145,22 @@ class GraceConfig:
 
 @with_config(_STRICT)
 @dataclass(frozen=True, slots=True)
+class ConsolidationConfig:
+    """Versions of the weights that hold what was moved there from the memory.
+
+    Attributes:
+        folder: where versions lie; empty for ``MEMORY.versions`` beside the memory's file.
+        max_rank: the highest rank of a version that ``memedit serve MODEL`` takes, which is what
+            its vLLM makes room for; 0 for none. A rank is as many edits, for editors of the family
+            of ROME and MEMIT.
+    """
+
+    folder: str = ""
+    max_rank: Annotated[int, Field(ge=0, le=512)] = 0
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True, slots=True)
 class MultiHopConfig:
     """Questions of several hops.
 
@@ -220,6 +236,7 @@ class Config:
     scope: ScopeConfig = field(default_factory=ScopeConfig)
     ike: IKEConfig = field(default_factory=IKEConfig)
     grace: GraceConfig = field(default_factory=GraceConfig)
+    consolidation: ConsolidationConfig = field(default_factory=ConsolidationConfig)
     multihop: MultiHopConfig = field(default_factory=MultiHopConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
 

@@ -41,7 +41,7 @@ from memedit.moments import Moment, span, utc
 from memedit.planning import Conflict, OnConflict, Pending, Planned, Proposal
 from memedit.prompt import ASKED
 from memedit.proposals import described, digest, proposal_of_line, proposal_of_mapping
-from memedit.protocols import Candidate, EditRecord, Encoder, State
+from memedit.protocols import IN_FORCE, Candidate, EditRecord, Encoder, State
 from memedit.view import MAX_MENTIONED, View, clipped
 from memedit.writing import Writer, check_seen
 
@@ -349,8 +349,8 @@ class EditMemory:
     ) -> list[EditRecord]:
         """Says that the facts of these edits are in the weights of a version, all of them or none.
 
-        They are no longer retrieved, and still conflict with edits of the same facts. An empty
-        version says that the weights were given up: the edits answer from the memory again.
+        They are retrieved as before: who has these weights answers with them, everybody else from
+        the memory. An empty version says that the weights were given up.
 
         Raises:
             EditNotFound: there is no edit of one of these ids.
@@ -604,7 +604,7 @@ class EditMemory:
             return sorted(self._view.namespaces)
 
     def __len__(self) -> int:
-        """How many edits are active, in all namespaces."""
+        """How many edits are in force, in all namespaces."""
         with self._view.lock:
             self.refresh()
             return sum(len(space.active) for space in self._view.namespaces.values())
@@ -614,7 +614,7 @@ class EditMemory:
         return True
 
     def count(self, namespace: str = DEFAULT_NAMESPACE) -> int:
-        """How many edits are active in a namespace."""
+        """How many edits of a namespace are in force."""
         space = self._view.space(namespace)
         return 0 if space is None else len(space.active)
 
@@ -626,7 +626,7 @@ class EditMemory:
         *,
         as_of: Moment | None = None,
     ) -> list[tuple[EditRecord, float]]:
-        """The ``k`` active edits closest to a text, each with its cosine, closest first.
+        """The ``k`` edits in force closest to a text, each with its cosine, closest first.
 
         Args:
             text: what to look for.
@@ -699,11 +699,11 @@ class EditMemory:
             ]
 
     def export_jsonl(self, namespace: str = DEFAULT_NAMESPACE) -> Iterator[str]:
-        """The active edits of a namespace, oldest first, as lines for :meth:`import_jsonl`.
+        """The edits in force of a namespace, oldest first, as lines for :meth:`import_jsonl`.
 
         The lines end without a line break and carry the edits' ids.
         """
-        for record in self.records(namespace):
+        for record in self.records(namespace, IN_FORCE):
             times = {"valid_from": record.valid_from, "expires_at": record.expires_at}
             said = {name: moment for name, moment in times.items() if moment is not None}
             yield json.dumps(record.edit.to_mapping() | said, ensure_ascii=False)

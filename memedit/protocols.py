@@ -24,6 +24,9 @@ Ids = NDArray[np.int64]
 State = Literal["proposed", "active", "consolidated", "superseded", "reverted", "expired"]
 """Where an edit is in its life; see :class:`EditRecord`."""
 
+IN_FORCE: frozenset[State] = frozenset({"active", "consolidated"})
+"""The states in which edits are retrieved."""
+
 
 @dataclass(frozen=True, slots=True)
 class EditRecord:
@@ -32,7 +35,7 @@ class EditRecord:
     An edit is in one state at a time, the first of these that holds: ``reverted`` by somebody;
     ``proposed`` until ``valid_from``; ``expired`` from ``expires_at`` on; ``superseded`` while
     another edit of the same fact that began later is in force; ``consolidated`` while its fact is
-    in a model's weights; else ``active``. Only ``active`` edits are retrieved.
+    in a model's weights; else ``active``. Edits of the last two are in force: they are retrieved.
 
     Attributes:
         edit: the content.

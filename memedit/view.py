@@ -26,7 +26,7 @@ from memedit.journal import Event, Journal
 from memedit.moments import Moment, seconds
 from memedit.names import Named, Names
 from memedit.planning import Answers, Stated, positions_of
-from memedit.protocols import Candidate, EditRecord, Encoder, Index, Vectors
+from memedit.protocols import IN_FORCE, Candidate, EditRecord, Encoder, Index, Vectors
 from memedit.records import stored_edit
 from memedit.snapshots import LEAST, Snapshots
 from memedit.timeline import Timeline
@@ -48,14 +48,14 @@ _MENTIONED_ONE_BY_ONE = 256
 
 @dataclass(slots=True)
 class Namespace:
-    """What one namespace's active edits are found by."""
+    """What one namespace's edits in force are found by."""
 
     index: Index | None = None  # made with the first vector, which tells its length
     names: Names = field(default_factory=Names)
-    unnamed: set[int] = field(default_factory=set)  # active edits whose subject is not known
+    unnamed: set[int] = field(default_factory=set)  # edits in force whose subject is not known
     active: set[int] = field(default_factory=set)  # positions
-    # What states a fact and is not found by the lexicon: edits that are proposed, consolidated, or
-    # without a known subject.
+    # What states a fact and is not found by the lexicon: edits that are proposed, or without a
+    # known subject.
     aside: Stated = field(default_factory=Stated)
     answers: Answers = field(default_factory=Answers)
 
@@ -84,7 +84,7 @@ class Facts:
         return list(found.values()) + list(islice(space.aside.about(edit), _ABOUT))
 
     def answering(self, name: str) -> list[EditRecord]:
-        """The newest of the active edits with this target, of those that rules know."""
+        """The newest of the edits in force with this target, of those that rules know."""
         held = sorted(self._space.answers.find(name), key=lambda r: r.position, reverse=True)
         alone = self._timeline.records.answering(self._namespace, name, _ANSWERING)
         return held[:_ANSWERING] + alone
@@ -175,11 +175,11 @@ class View:
                 active.update(
                     record.position
                     for record in fresh.records.held()
-                    if record.namespace == name and record.state == "active"
+                    if record.namespace == name and record.state in IN_FORCE
                 )
                 held = 0 if space.index is None else len(space.index)
                 if active != space.active or held != len(active):
-                    found.append(f"the index of {name} does not hold the active edits; rebuild it")
+                    found.append(f"the index of {name} is not of its edits in force; rebuild it")
         return found
 
     # reading events
@@ -266,7 +266,7 @@ class View:
     def _taken_up(self, namespace: str, held: Sequence[EditRecord]) -> Namespace:
         """A namespace as it stands, of whose edits these have objects."""
         records = self.timeline.records
-        answering = [record.position for record in held if record.state == "active"]
+        answering = [record.position for record in held if record.state in IN_FORCE]
         plain = records.plain.positions(namespace)
         positions = np.sort(np.concatenate([plain, np.array(answering, np.int64)]))
         space = Namespace(active=set(positions.tolist()))
@@ -287,7 +287,7 @@ class View:
             lacking = np.intersect1d(missing, list(some)).tolist()
             self._put_rows(space, self.vectors([some[position] for position in lacking]))
         for record in held:
-            if record.state == "active":
+            if record.state in IN_FORCE:
                 space.answers.add(record)
             self._put_aside(space, record)
         return space
@@ -304,9 +304,9 @@ class View:
         for record in records:
             space = self.namespaces.setdefault(record.namespace, Namespace())
             is_held = record.position in space.active
-            if record.state == "active" and not is_held:
+            if record.state in IN_FORCE and not is_held:
                 coming.setdefault(record.namespace, []).append(record)
-            elif record.state != "active" and is_held:
+            elif record.state not in IN_FORCE and is_held:
                 going.setdefault(record.namespace, []).append(record)
         # All that can fail comes before the first change of a namespace.
         vectors = self.vectors([record for some in coming.values() for record in some], known)
@@ -316,7 +316,7 @@ class View:
             self._take_up(self.namespaces[name], some, vectors)
         for record in records:
             space = self.namespaces[record.namespace]
-            if record.state == "active":
+            if record.state in IN_FORCE:
                 space.answers.add(record)
             self._put_aside(space, record)
         self.timeline.settled()
@@ -324,8 +324,9 @@ class View:
     @staticmethod
     def _put_aside(space: Namespace, record: EditRecord) -> None:
         """Has an edit found by what it states where the lexicon does not find it."""
-        named = bool(record.edit.names) and record.state == "active"
-        if record.state in ("active", "proposed", "consolidated") and not named:
+        in_force = record.state in IN_FORCE
+        named = in_force and bool(record.edit.names)
+        if (in_force or record.state == "proposed") and not named:
             space.aside.add(record)
         elif record.edit.id in space.aside:
             space.aside.remove(record.edit.id)
@@ -428,7 +429,7 @@ class View:
         return Facts(self.timeline, namespace, self.namespaces.get(namespace) or Namespace())
 
     def space(self, namespace: str) -> Namespace | None:
-        """The namespace as of now, or ``None`` where it has no active edit."""
+        """The namespace as of now, or ``None`` where no edit of it is in force."""
         check_namespace(namespace)
         with self.lock:
             self.refresh()

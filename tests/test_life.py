@@ -15,6 +15,7 @@ from memedit.encoders import HashEncoder
 from memedit.errors import EditConflict, EditNotFound, InvalidEdit, InvalidInput
 from memedit.journal import SCHEMA_VERSION, Journal
 from memedit.memory import EditMemory
+from memedit.protocols import IN_FORCE
 
 SCHEMA_1 = Path(__file__).parent / "files" / "schema1.memory"
 
@@ -50,8 +51,8 @@ def capital(target: str, country: str = "France", **rest: object) -> Edit:
 
 
 def live(memory: EditMemory) -> list[str]:
-    """The active edits, which are the ones that are found."""
-    ids = [record.edit.id for record in memory.records()]
+    """The edits in force, which are the ones that are found."""
+    ids = [record.edit.id for record in memory.records(states=IN_FORCE)]
     assert sorted(r.edit.id for r, _ in memory.search("The capital of France is", 99)) == sorted(
         ids
     )
@@ -230,11 +231,13 @@ def test_a_restored_edit_is_back_in_its_place_in_the_line(memory: EditMemory) ->
 # consolidating
 
 
-def test_a_consolidated_edit_keeps_its_fact_and_is_not_retrieved(memory: EditMemory) -> None:
+def test_a_consolidated_edit_keeps_its_fact_and_is_retrieved(memory: EditMemory) -> None:
     memory.add([capital("Lyon", id="a"), capital("Rome", "Spain", id="s")])
     records = memory.consolidate(["a", "s"], "v1", author="ann")
     assert [(r.state, r.version) for r in records] == [("consolidated", "v1")] * 2
-    assert live(memory) == []
+    assert live(memory) == ["a", "s"]
+    assert [c.edit.id for c in memory.candidates(["Is it Spain?"])[0]] == ["s"]
+    assert len(list(memory.export_jsonl())) == 2
     assert memory.add(capital("Lyon"))[0].edit.id == "a"
     (new,) = memory.add(capital("Nice", id="b"))
     assert new.supersedes == ("a",)
@@ -242,7 +245,8 @@ def test_a_consolidated_edit_keeps_its_fact_and_is_not_retrieved(memory: EditMem
     memory.revert("b")
     assert memory.get("a").state == "consolidated"
     memory.consolidate(["a"], "")
-    assert live(memory) == ["a"]
+    assert memory.get("a").state == "active"
+    assert live(memory) == ["a", "s"]
     with pytest.raises(InvalidInput, match="is reverted; only"):
         memory.consolidate(["s", "b"], "v2")
     assert memory.get("s").version == "v1"

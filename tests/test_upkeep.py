@@ -63,7 +63,7 @@ def test_an_index_that_lost_an_edit_is_found_and_rebuilt(memory: EditMemory) -> 
     space = memory._view.namespaces["default"]
     assert space.index is not None
     space.index.remove(np.array([record.position]))
-    assert memory.check() == ["the index of default does not hold the active edits; rebuild it"]
+    assert memory.check() == ["the index of default is not of its edits in force; rebuild it"]
     assert memory.rebuild() == 2
     assert memory.check() == []
 

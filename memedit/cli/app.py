@@ -13,6 +13,7 @@ from memedit.cli import (
     ask,
     audit,
     compare,
+    consolidate,
     datasets,
     demo,
     edits,
@@ -82,6 +83,7 @@ app.command("trace")(trace.trace)
 app.command("compare")(compare.compare)
 app.add_typer(scope.app, name="scope", no_args_is_help=True)
 app.add_typer(grace.app, name="grace", no_args_is_help=True)
+app.add_typer(consolidate.app, name="consolidate", no_args_is_help=True)
 app.add_typer(multihop.app, name="multihop", no_args_is_help=True)
 app.command("datasets")(datasets.datasets)
 app.command("demo")(demo.demo)

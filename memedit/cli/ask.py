@@ -82,8 +82,17 @@ class Asker:
         namespace: str | None = None,
         bypass: bool = False,
         max_tokens: int = 64,
+        text: bool = False,
     ) -> dict[str, Any]:
-        """The answer, and the route, edits and scope that the response headers name."""
+        """The answer, and the route, edits and scope that the response headers name.
+
+        Args:
+            prompt: what is asked.
+            namespace: whose edits; the server's own where ``None``.
+            bypass: whether to ask as if there were no edits.
+            max_tokens: longest answer.
+            text: whether the prompt is a text to be continued, and not the turn of a chat.
+        """
         headers = {}
         if namespace:
             headers["x-memedit-namespace"] = namespace
@@ -91,18 +100,18 @@ class Asker:
             headers["x-memedit-bypass"] = "1"
         response = self._call(
             "POST",
-            "/v1/chat/completions",
+            "/v1/completions" if text else "/v1/chat/completions",
             headers=headers,
             json={
                 "model": self._model,
-                "messages": [{"role": "user", "content": prompt}],
+                **({"prompt": prompt} if text else {"messages": [_user(prompt)]}),
                 "temperature": 0,
                 "max_tokens": max_tokens,
             },
         )
         choice = response.json()["choices"][0]
         return {
-            "answer": choice["message"]["content"],
+            "answer": choice["text"] if text else choice["message"]["content"],
             "finish_reason": choice["finish_reason"],
             "route": response.headers.get("x-memedit-route", "none: no memedit in this server"),
             "edits": response.headers.get("x-memedit-edits", ""),
@@ -133,3 +142,7 @@ class Asker:
                 f"{self._http.base_url} answered {response.status_code}: {response.text[:500]}"
             )
         return response
+
+
+def _user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}

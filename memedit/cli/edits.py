@@ -336,7 +336,7 @@ def export(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the active edits as JSON Lines, which import reads back."""
+    """Write the edits in force as JSON Lines, which import reads back."""
     with _memory(memory, namespace, config) as (opened, space):
         lines = list(opened.export_jsonl(namespace=space))
     if str(file) == "-":

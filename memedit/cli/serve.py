@@ -94,8 +94,9 @@ def _vllm(model: str, options: list[str], config: Config, as_json: bool) -> None
             options = [*options, "--served-model-name", model]
         model = str(packaged(model))
     if as_json:
-        codebooks, cpu = bool(config.grace.file), adapter.on_cpu()
-        print_json({"command": adapter.command(model, options, cpu=cpu, codebooks=codebooks)})
+        print_json(
+            {"command": adapter.command(model, options, cpu=adapter.on_cpu(), config=config)}
+        )
     adapter.serve(model, options, config)
 
 

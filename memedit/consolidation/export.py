@@ -20,19 +20,12 @@ import torch
 from torch import Tensor
 
 import memedit
+from memedit.consolidation.versions import MANIFEST, MAX_RANK, RANKS
 from memedit.editors.covariance import fingerprint
 from memedit.editors.deltas import applied, matrix, merged, stored_transposed
 from memedit.edits import Edit
 from memedit.errors import InvalidInput
 from memedit.protocols import WeightDelta
-
-MAX_RANK = 512
-"""The highest rank of an adapter that vLLM takes."""
-
-RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""The ranks that vLLM makes room for; an adapter is filled up to one of them."""
-
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +112,38 @@ def write_adapter(
         _write_json(draft / "adapter_config.json", config)
         _write_json(draft / MANIFEST, manifest)
     return manifest
+
+
+def read_adapter(folder: Path) -> list[WeightDelta]:
+    """The deltas of an adapter that :func:`write_adapter` has written, without what fills it up.
+
+    Raises:
+        InvalidInput: there is no such adapter.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(folder / "adapter_model.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise InvalidInput(f"the adapter in {folder} cannot be read: {error}") from error
+    found = []
+    for key, left in tensors.items():
+        if key.endswith(".lora_B.weight"):
+            right = tensors[key.replace(".lora_B.", ".lora_A.")]
+            used = left.any(dim=0)
+            name = key.removeprefix("base_model.model.").replace(".lora_B.", ".")
+            found.append(WeightDelta(name, left=left[:, used], right=right[used]))
+    return found
+
+
+def fitted(deltas: Sequence[WeightDelta], max_rank: int) -> list[WeightDelta]:
+    """The deltas as an adapter of this rank has them."""
+    found = []
+    for delta in merged(deltas):
+        left, right, _ = low_rank(delta, max_rank)
+        found.append(WeightDelta(delta.name, left=left, right=right))
+    return found
 
 
 def write_checkpoint(

@@ -76,6 +76,11 @@ def architecture_of(model: Any) -> Architecture:
     return Architecture(kind, depth, layers=tuple(range(first, last + 1)), layer_one=one, **fields)
 
 
+def down_projections() -> list[str]:
+    """What the modules whose weights editors change are called, in all architectures."""
+    return sorted({str(fields["down"]).rpartition(".")[-1] for fields in _table().values()})
+
+
 @cache
 def _table() -> Mapping[str, Mapping[str, Any]]:
     text = files("memedit.editors").joinpath("architectures.toml").read_text(encoding="utf-8")

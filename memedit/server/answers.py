@@ -130,6 +130,7 @@ class Amended:
         explanation: becomes the member ``memedit`` of the response, or of a stream's first event.
         own: the tokens of the caller's own prompt, by which ``usage`` tells evidence apart.
         counted: told how many tokens that was.
+        renamed: a model's name, and the one that stands in the response in its place.
     """
 
     def __init__(
@@ -139,11 +140,13 @@ class Amended:
         explanation: Mapping[str, Any] | None = None,
         own: Awaitable[int | None] | None = None,
         counted: Callable[[int], None] = lambda tokens: None,
+        renamed: tuple[str, str] | None = None,
     ) -> None:
         self._send = send
         self._explanation = explanation
         self._own = own
         self._counted = counted
+        self._renamed = renamed
         self._start: Message = {}
         self._kind = b""
         self._held = bytearray()
@@ -193,7 +196,7 @@ class Amended:
         end = self._held.rfind(b"\n") + 1 if more and len(self._held) <= _LONGEST else None
         body = bytes(self._held[:end])
         del self._held[:end]
-        if b"data:" in body and (self._explanation is not None or b'"usage"' in body):
+        if b"data:" in body and self._concerns(body):
             lines = body.split(b"\n")
             body = b"\n".join([await self._line(line) for line in lines])
         if body or not more:
@@ -203,9 +206,15 @@ class Amended:
         name, colon, value = line.partition(b":")
         if name != b"data" or not value.lstrip().startswith(b"{"):
             return line
-        if self._explanation is None and (b'"usage"' not in value or self._own is None):
+        if not self._concerns(value):
             return line
         return name + colon + await self._amended(value)
+
+    def _concerns(self, body: bytes) -> bool:
+        """Whether anything in there may have to change."""
+        if self._explanation is not None or (self._own is not None and b'"usage"' in body):
+            return True
+        return self._renamed is not None and b'"model"' in body
 
     async def _amended(self, body: bytes) -> bytes:
         try:
@@ -214,6 +223,8 @@ class Amended:
                 return body
         except ValueError:
             return body
+        if self._renamed is not None:
+            text = _renamed(text, *self._renamed)
         text = await self._with_usage(text, data)
         if self._explanation is not None:
             text = inserted(text, 0, "memedit", self._explanation)
@@ -233,6 +244,15 @@ class Amended:
             return text
         self._counted(tokens - own)
         return inserted(text, start, EVIDENCE_TOKENS, tokens - own)
+
+
+def _renamed(text: str, name: str, own: str) -> str:
+    """The text with another value where a member ``model`` has this name.
+
+    A quotation mark inside a value is escaped in JSON, so that what is found is a member.
+    """
+    member = re.compile(rf'(?<!\\)"model"(\s*:\s*){re.escape(json.dumps(name))}')
+    return member.sub(lambda found: f'"model"{found[1]}{json.dumps(own)}', text)
 
 
 def _usage(text: str, data: Mapping[str, Any]) -> tuple[int, int] | None:

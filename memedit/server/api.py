@@ -294,7 +294,7 @@ class _Api:
 
     @_Operation.of("POST", f"{PATH}/search", "read", FoundList)
     def search(self, by: By, query: Annotated[Where, Query()], body: Search) -> FoundList:
-        """The active edits closest in meaning to a text."""
+        """The edits in force closest in meaning to a text."""
         found = self._memory.search(body.query, body.limit, by.namespace, as_of=body.as_of)
         return FoundList(
             data=[
@@ -375,7 +375,7 @@ class _Api:
 
     @_Operation.of("GET", f"{PATH}/export", "read", None, also={200: {"content": _bodies("jsonl")}})
     def export(self, by: By, query: Annotated[Where, Query()]) -> StreamingResponse:
-        """The active edits as JSON Lines, which import takes."""
+        """The edits in force as JSON Lines, which import takes."""
         lines = self._memory.export_jsonl(by.namespace)
         return StreamingResponse(_pieces(lines), media_type="application/jsonl")
 

@@ -18,7 +18,7 @@ from memedit.server.freshness import Freshness
 from memedit.server.hops import Hops
 from memedit.server.logs import log_to_stderr
 from memedit.server.metrics import Metrics
-from memedit.server.middleware import Marks, MemeditMiddleware, Settings
+from memedit.server.middleware import Marks, MemeditMiddleware, Settings, Versions
 from memedit.server.operations import Health, Operations
 from memedit.server.proxy import Proxy
 from memedit.server.recent import RecentPrompts
@@ -59,6 +59,7 @@ class Served:
         speculate: whether requests may go on while they are being decided on.
         admits: whether the application's own key check, if it has one, lets a caller in.
         marks: the codebooks in the application's engine, where it has any.
+        versions: the versions of the weights in it, where it takes any.
 
     Attributes:
         health: whether its parts work.
@@ -77,6 +78,7 @@ class Served:
         speculate: bool = False,
         admits: Callable[[Scope], bool] = lambda scope: True,
         marks: Marks | None = None,
+        versions: Versions | None = None,
     ) -> None:
         server = config.server
         metrics = metrics or Metrics(edits=server.edits_in_metrics)
@@ -110,6 +112,7 @@ class Served:
             spans=self._spans,
             marks=marks,
             hops=hops,
+            versions=versions,
         )
         metrics.gauge("memedit_live_edits", "Edits that are in force.", lambda: len(parts.memory))
         self.health = Health(app, parts.memory, parts.memory.encoder)

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from memedit.edits import Edit
 from memedit.errors import AccessFileError, InvalidInput
 from memedit.multihop.route import NAME as HOP_BY_HOP
-from memedit.prompt import TextPrompt
+from memedit.prompt import ChatPrompt, TextPrompt
 from memedit.protocols import Decision, Route
 from memedit.router import PASSTHROUGH
 from memedit.server.access import access_of
@@ -62,6 +62,38 @@ class Marks(Protocol):
         self, scope: Scope, body: Mapping[str, Any], namespace: str, edits: Sequence[Edit]
     ) -> Mapping[str, Any] | None:
         """The members of a body that mark it for these edits; ``None`` where they do not answer."""
+
+
+WEIGHTS = "weights"
+"""The route of requests that a version of the weights answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A version of the weights that answers a request.
+
+    Attributes:
+        model: what the application calls it.
+        own: what the application calls the model that answers everybody else.
+    """
+
+    model: str
+    own: str
+
+
+class Versions(Protocol):
+    """Versions of the weights in the engine behind the application, one model's name each."""
+
+    def check(self, body: Mapping[str, Any]) -> None:
+        """Raises InvalidInput where a body names a version: that is memedit's to do."""
+
+    def follow(self, scope: Scope, stamp: Stamp | None) -> None:
+        """Has what the memory says is published taken up, and the rest put down, meanwhile."""
+
+    async def serving(
+        self, scope: Scope, body: Mapping[str, Any], edits: Sequence[Edit], *, chat: bool
+    ) -> Serving | None:
+        """The version that holds all of these edits; ``None`` where the memory is to answer."""
 
 
 class NotPermitted(Exception):
@@ -128,6 +160,7 @@ class Plan:
         original: the caller's own body, sent at last; ``None`` where it goes on as it came.
         reason: why evidence stays out.
         decisions: one a prompt, for explanations.
+        serving: the version of the weights that answers.
     """
 
     decision: Decision
@@ -135,6 +168,7 @@ class Plan:
     original: bytes | None = None
     reason: str = ""
     decisions: Sequence[Decision] = ()
+    serving: Serving | None = None
 
 
 PASS = Plan(Decision(PASSTHROUGH))
@@ -172,6 +206,7 @@ class MemeditMiddleware:
         spans: gets one a request.
         marks: the engine's codebooks, where it has any.
         hops: takes questions of several hops; without it they are questions like any other.
+        versions: the engine's versions of the weights, where it has any.
     """
 
     def __init__(
@@ -186,8 +221,10 @@ class MemeditMiddleware:
         spans: Spans | None = None,
         marks: Marks | None = None,
         hops: Hops | None = None,
+        versions: Versions | None = None,
     ) -> None:
         self._marks = marks
+        self._versions = versions
         self._hops = hops
         self._app = app
         self._decider = decider
@@ -239,6 +276,8 @@ class MemeditMiddleware:
             return
         known = None
         call.stamp = self._decider.stamp()
+        if self._versions is not None:
+            self._versions.follow(call.scope, call.stamp)
         if not asked.ids:
             queries = [prompt.in_context for prompt in asked.prompts]
             known = self._decider.known(queries, asked.options.namespace, call.stamp)
@@ -278,6 +317,8 @@ class MemeditMiddleware:
         _check_permitted(call.scope, options)
         if self._marks is not None:
             self._marks.check(body.data)
+        if self._versions is not None:
+            self._versions.check(body.data)
         original = None
         if MEMBER in body.data:
             body = body.without(MEMBER)
@@ -388,6 +429,8 @@ class MemeditMiddleware:
         self._metrics.decided(decisions, known=known)
         if not any(decision.edits for decision in decisions):
             return _passing(asked, decisions)
+        if in_weights := await self._in_weights(call, asked, decisions):
+            return in_weights
         if reason := call.surface.keeps_out(asked.body.data):
             return replace(_passing(asked, decisions), reason=reason)
         if marked := await self._marked(call, asked, decisions):
@@ -413,6 +456,24 @@ class MemeditMiddleware:
             return None
         body = asked.body.with_members(members)
         return Plan(replace(decision, route=GRACE), [body], asked.original, decisions=decisions)
+
+    async def _in_weights(
+        self, call: _Call, asked: Asked, decisions: Sequence[Decision]
+    ) -> Plan | None:
+        """The plan to have a version of the weights answer, where it holds all that is asked."""
+        assert asked.body is not None
+        if self._versions is None or asked.options.route != AUTO:
+            return None
+        if any(decision.shown or not decision.edits for decision in decisions):
+            return None
+        merged = _merged(decisions, WEIGHTS)
+        chat = isinstance(asked.prompts[0], ChatPrompt)
+        serving = await self._versions.serving(call.scope, asked.body.data, merged.edits, chat=chat)
+        if serving is None:
+            return None
+        body = asked.body.with_members({"model": serving.model})
+        told = [replace(decision, route=WEIGHTS) for decision in decisions]
+        return Plan(merged, [body], asked.original, decisions=told, serving=serving)
 
     def _ladders(self, asked: Asked, decisions: Sequence[Decision]) -> list[Sequence[Any]]:
         """The rewritten forms of each prompt; none of one that no edit is about."""
@@ -445,14 +506,8 @@ class MemeditMiddleware:
                 chosen = await self._as_ids(call, asked, chosen)
             bodies.append(body.replaced({surface.member: surface.write(body.data, chosen)}))
         edited = [decision for decision in decisions if decision.edits]
-        edits = {edit.id: edit for decision in edited for edit in decision.edits}
-        merged = Decision(
-            route=edited[0].route if asked.options.route == AUTO else asked.options.route,
-            edits=tuple(edits.values()),
-            scope=max(decision.scope for decision in edited),
-            timings=edited[0].timings,
-        )
-        return Plan(merged, bodies, asked.original, decisions=decisions)
+        route = edited[0].route if asked.options.route == AUTO else asked.options.route
+        return Plan(_merged(edited, route), bodies, asked.original, decisions=decisions)
 
     async def _as_ids(self, call: _Call, asked: Asked, chosen: Sequence[Any]) -> list[Any]:
         """Rewritten texts as token ids; what is not rewritten keeps the ids that it came with."""
@@ -519,7 +574,7 @@ class MemeditMiddleware:
         if plan.bodies:
             passed = Decision(PASSTHROUGH, scope=plan.decision.scope)
             reason = NO_ROOM if attempt.too_long else "the server refused the edited request"
-            plan = replace(plan, decision=passed, bodies=(), reason=reason)
+            plan = replace(plan, decision=passed, bodies=(), reason=reason, serving=None)
         self._log(call, plan)
         scope = call.scope if plan.original is None else _resized(call.scope, plan.original)
         await self._app(scope, call.request.replay(plan.original), self._answering(call, plan))
@@ -549,12 +604,13 @@ class MemeditMiddleware:
             added.append((b"x-memedit-reason", plan.reason.encode("ascii", "replace")))
         send = tagging(call.send, added)
         explain = call.asked is not None and call.asked.options.explain
-        if not explain and own is None:
+        if not explain and own is None and plan.serving is None:
             return send
         return Amended(
             send,
             explanation=explanation(plan) if explain else None,
             own=own,
+            renamed=None if plan.serving is None else (plan.serving.model, plan.serving.own),
             counted=self._metrics.evidence,
         )
 
@@ -708,6 +764,17 @@ def _check_permitted(scope: Scope, options: Options) -> None:
             f"the namespace {options.namespace!r}, in X-Memedit-Key, or, as long as there are no "
             "keys, a caller on the same machine; leave explain out otherwise"
         )
+
+
+def _merged(decisions: Sequence[Decision], route: str) -> Decision:
+    """What a request's decisions come to, each of which has edits."""
+    edits = {edit.id: edit for decision in decisions for edit in decision.edits}
+    return Decision(
+        route,
+        tuple(edits.values()),
+        scope=max(decision.scope for decision in decisions),
+        timings=decisions[0].timings,
+    )
 
 
 def _passing(asked: Asked, decisions: Sequence[Decision]) -> Plan:
