@@ -12,6 +12,7 @@ a value is in force for as many tokens as its answer has, not for all that follo
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,10 +24,12 @@ from memedit.adapters import _tokens
 from memedit.adapters.transformers_local import TransformersLocal
 from memedit.edits import Edit
 from memedit.errors import InvalidInput, Unsupported
-from memedit.grace.codebook import Entries, Floats, Lesson, distances
-from memedit.grace.prompts import in_scope, out_of_scope, unrelated
+from memedit.grace.codebook import Entries, Lesson, distances, placed
+from memedit.grace.metric import Floats, Metric, fitted
+from memedit.grace.prompts import in_scope, out_of_scope, unrelated, wordings
 from memedit.prompt import ChatPrompt, TextPrompt
 from memedit.protocols import Generation
+from memedit.training.pairs import PHRASINGS
 
 AnyPrompt = ChatPrompt | TextPrompt
 
@@ -148,6 +151,12 @@ class GraceLocal:
             found[rows] = seen[0][:, -1].float().cpu().numpy()
         return found
 
+    def metric(self) -> Metric:
+        """How far apart states of this layer are, from questions of our own in several wordings."""
+        phrasings = json.loads(PHRASINGS.read_text(encoding="utf-8"))
+        asked = [[_chat(text) for text in texts] for texts in wordings(phrasings)]
+        return fitted(self._states_of(asked))
+
     def learn(self, exercises: Sequence[Exercise], study: Study | None = None) -> list[Learned]:
         """A value for each exercise.
 
@@ -237,6 +246,7 @@ class GraceLocal:
         subjects: Sequence[str] = (),
         study: Study | None = None,
         reach: Reach | None = None,
+        metric: Metric | None = None,
     ) -> list[tuple[Lesson, Learned]]:
         """What each edit brings to a codebook, for chats.
 
@@ -250,6 +260,7 @@ class GraceLocal:
                 by default.
             study: how values are learned.
             reach: how radii follow from distances.
+            metric: of the codebook that the lessons are for.
 
         Raises:
             InvalidEdit: an edit has no target.
@@ -270,7 +281,8 @@ class GraceLocal:
         made = []
         for edit, one, own, other in zip(edits, learned, keys, near, strict=True):
             n = len(own)
-            radii = reach.share * distances(own, np.concatenate([far, other])).min(axis=1)
+            apart = distances(placed(metric, own), placed(metric, np.concatenate([far, other])))
+            radii = reach.share * apart.min(axis=1)
             values, spans = np.tile(one.value, (n, 1)), np.full(n, one.span)
             made.append((Lesson(edit.id, edit.target or "", own, radii, values, spans), one))
         return made

@@ -2,7 +2,7 @@
 
 Every change is one call to the workers, which take it between two steps of the model. The prefix
 cache keeps states that an entry has changed as well as others; so a request that is to use a
-codebook carries a salt of the codebook's very content, and never finds states of another one.
+codebook carries a salt of the codebook's very state, and never finds states of another one.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -63,7 +64,12 @@ class EngineCodebooks:
         if problems := [problem for _, problem in answers if problem]:
             raise Unsupported(f"this vLLM cannot keep codebooks: {problems[0]}")
         self.dim: int = max(dim for dim, _ in answers)
-        self.bytes = 0
+        self._bytes: dict[str, int] = {}
+
+    @property
+    def bytes(self) -> int:
+        """What the buffers of a worker take."""
+        return sum(self._bytes.values())
 
     def put(self, namespace: str, entries: Entries) -> None:
         """Makes a namespace's codebook this one; what was equal stays where it is.
@@ -76,10 +82,11 @@ class EngineCodebooks:
                 f"{len(entries)} entries of length {entries.keys.shape[1]}; the engine takes "
                 f"{self._capacity} of {self.dim}"
             )
-        mirror = self._spaces.get(namespace)
-        if mirror is None:
-            self.bytes += max(self._ask("memedit_grace_space", namespace, self._capacity))
-            mirror = self._spaces[namespace] = _Mirror(self._capacity)
+        mirror, metric = self._spaces.get(namespace), _metric(entries)
+        if mirror is None or mirror.metric != metric:
+            size = max(self._ask("memedit_grace_space", namespace, self._capacity, metric))
+            self._bytes[namespace] = size
+            mirror = self._spaces[namespace] = _Mirror(self._capacity, metric)
         dropped, written = mirror.compared(entries)
         if dropped or written:
             rows, places = [row for row, _ in written], [place for _, place in written]
@@ -88,7 +95,7 @@ class EngineCodebooks:
                 *("memedit_grace_change", namespace, dropped, rows, edits),
                 _blob(entries, places),
             )
-        mirror.take(entries, dropped, written)
+            mirror.take(entries, dropped, written)
 
     def always(self, namespace: str | None) -> None:
         """Which codebook unmarked requests use as well; ``None`` for none.
@@ -248,12 +255,19 @@ def _across(
 
 
 class _Mirror:
-    """Which entry each row of the workers' buffers holds."""
+    """Which entry each row of the workers' buffers holds.
 
-    def __init__(self, capacity: int) -> None:
+    Attributes:
+        metric: the parts of the metric that the buffers were made with.
+        version: tells this state of the buffers from all others, earlier and later ones of the
+            same content among them: a request that was marked before a change runs after it.
+    """
+
+    def __init__(self, capacity: int, metric: bytes) -> None:
         self._rows: dict[bytes, int] = {}
         self._free = list(range(capacity - 1, -1, -1))
-        self.version = "none"
+        self.metric = metric
+        self.version = secrets.token_hex(8)
 
     def compared(self, entries: Entries) -> tuple[list[int], list[tuple[int, int]]]:
         """The rows that go, and rows and places of the entries that are written."""
@@ -273,10 +287,7 @@ class _Mirror:
         self._rows = {digest: row for digest, row in self._rows.items() if row not in gone}
         self._rows |= {digests[place]: row for row, place in written}
         self._free = [row for row in (*dropped, *self._free) if row not in used]
-        whole = blake2b(digest_size=8)
-        for digest in digests:
-            whole.update(digest)
-        self.version = whole.hexdigest()
+        self.version = secrets.token_hex(8)
 
 
 def _digests(entries: Entries) -> list[bytes]:
@@ -288,6 +299,13 @@ def _digests(entries: Entries) -> list[bytes]:
             digest.update(np.ascontiguousarray(getattr(entries, name)[place]).tobytes())
         found.append(digest.digest())
     return found
+
+
+def _metric(entries: Entries) -> bytes:
+    from safetensors.numpy import save
+
+    one = entries.metric
+    return bytes(save({} if one is None else {"centre": one.centre, "matrix": one.matrix}))
 
 
 def _blob(entries: Entries, places: list[int]) -> bytes:

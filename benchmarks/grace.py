@@ -110,7 +110,7 @@ def hit(text: str, edit: Edit) -> bool:
 def book_of(work: Path, factor: float, ids: Sequence[str]) -> tuple[Codebook, dict[str, str]]:
     """The codebook of these edits, each radius times a factor."""
     whole, notes = Codebook.load(work / "lessons.safetensors")
-    made = Codebook(whole.dim, limit=whole.limit, resolution=whole.resolution)
+    made = Codebook(whole.dim, limit=whole.limit, resolution=whole.resolution, metric=whole.metric)
     lessons = {lesson.edit_id: lesson for lesson in whole.lessons()}
     for edit_id in ids:
         if edit_id in lessons:
@@ -129,14 +129,19 @@ def learn(given: argparse.Namespace, made: Setting) -> None:
     learned: dict[str, Any] = json.loads(log.read_text()) if log.exists() else {}
     engine = TransformersLocal(str(given.model), dtype="float32")
     grace = GraceLocal(engine, given.layer)
-    book = Codebook.load(path)[0] if path.exists() else Codebook(grace.dim, limit=1 << 14)
+    if path.exists():
+        book = Codebook.load(path)[0]
+    else:
+        book = Codebook(grace.dim, limit=1 << 14, metric=grace.metric())
     subjects = [edit.subject for edit in made.edits if edit.subject]
     left = [edit for edit in made.edits if edit.id not in learned]
     for start in range(0, len(left), CHUNK):
         chunk = left[start : start + CHUNK]
         started = time.perf_counter()
         # Radii are whole distances here; the share of them is chosen where they are used.
-        for lesson, one in grace.lessons(chunk, subjects=subjects, reach=Reach(share=1.0)):
+        for lesson, one in grace.lessons(
+            chunk, subjects=subjects, reach=Reach(share=1.0), metric=book.metric
+        ):
             if lesson.edit_id in book.edit_ids:
                 book.remove(lesson.edit_id)
             book.add(lesson)

@@ -188,10 +188,10 @@ async def run(given: argparse.Namespace) -> dict[str, Any]:
         ("first", first),
         ("second", replace(second, edit_id=first.edit_id, keys=first.keys, radii=first.radii)),
     ):
-        one = Codebook(book.dim)
+        one = Codebook(book.dim, metric=book.metric)
         one.add(lesson)
         states[name] = one.entries()
-    states["none"] = Codebook(book.dim).entries()
+    states["none"] = Codebook(book.dim, metric=book.metric).entries()
     engine = AsyncLLM.from_engine_args(
         AsyncEngineArgs(
             str(given.model),
@@ -250,6 +250,7 @@ def full(book: Codebook, count: int) -> Entries:
         arrivals=np.arange(count),
         labels=tuple(entries.labels[row] for row in rows),
         edit_ids=tuple(f"{entries.edit_ids[row]}-{i}" for i, row in enumerate(rows)),
+        metric=entries.metric,
     )
 
 

@@ -78,7 +78,7 @@ def learn(
         wanted = count - 5 if layer is None else layer
         grace = import_module("memedit.adapters.transformers_grace").GraceLocal(engine, wanted)
         notes = {"model": engine.name, "layer": str(wanted), "namespace": space}
-        book = _opened(out, grace.dim, notes)
+        book = _opened(out, grace, notes)
         live = {edit.id for edit in edits}
         gone = [edit_id for edit_id in book.edit_ids if edit_id not in live]
         for edit_id in gone:
@@ -100,12 +100,12 @@ def learn(
         say(", ".join(f"{name}: {value}" for name, value in said.items()))
 
 
-def _opened(path: Path, dim: int, notes: dict[str, str]) -> Codebook:
+def _opened(path: Path, grace: Any, notes: dict[str, str]) -> Codebook:
     """The codebook of that file, or a new one where there is none."""
     if not path.exists():
-        return Codebook(dim)
+        return Codebook(grace.dim, metric=grace.metric())
     book, before = Codebook.load(path)
-    if before != notes or book.dim != dim:
+    if before != notes or book.dim != grace.dim:
         raise InvalidInput(
             f"{path} is for {_told(before)}, not for {_told(notes)}; name another file with --out"
         )
@@ -124,7 +124,7 @@ def _learned(
     failed = []
     for start in range(0, len(new), _CHUNK):
         chunk = new[start : start + _CHUNK]
-        for lesson, one in grace.lessons(chunk, subjects=subjects):
+        for lesson, one in grace.lessons(chunk, subjects=subjects, metric=book.metric):
             if one.held:
                 book.add(lesson)
             else:
