@@ -23,6 +23,7 @@ from memedit.adapters.vllm_worker import EDITS_ARG, NAMESPACE_ARG
 from memedit.edits import Edit
 from memedit.errors import ConfigError, InvalidInput, MemoryFileDamaged, Unsupported
 from memedit.grace.codebook import LIMIT, Codebook, Entries
+from memedit.server.middleware import Marked
 
 logger = logging.getLogger("memedit.server")
 
@@ -166,13 +167,13 @@ class ServedCodebooks:
                 "leave them out"
             )
 
-    async def members(
+    async def marked(
         self,
         scope: Mapping[str, Any],
         body: Mapping[str, Any],
         namespace: str,
         edits: Sequence[Edit],
-    ) -> dict[str, Any] | None:
+    ) -> Marked | None:
         """See :class:`memedit.server.middleware.Marks`."""
         if self._refused or namespace != self._namespace:
             return None
@@ -187,10 +188,20 @@ class ServedCodebooks:
                 logger.exception("codebooks are left aside: edits answer in context")
                 return None
         xargs, salt = body.get("vllm_xargs"), body.get("cache_salt")
-        return {
+        members = {
             "vllm_xargs": {**(xargs if isinstance(xargs, Mapping) else {}), **mark.extra_args},
             "cache_salt": f"{salt}:{mark.cache_salt}" if salt else mark.cache_salt,
         }
+        return Marked(members, tuple(map(self._reason, edits)))
+
+    def _reason(self, edit: Edit) -> str:
+        places = [at for at, one in enumerate(self._entries.edit_ids) if one == edit.id]
+        span = self._entries.spans[places].max()
+        tokens = f"for {span} tokens" if span else "for all tokens"
+        return (
+            f"{edit.id}: its value takes the place of the MLP of layer {self._layer} {tokens}, from "
+            "the last one of the prompt on"
+        )
 
     async def _mark(self, scope: Mapping[str, Any], edits: Sequence[str]) -> Mark:
         """The mark for these edits, with the engine's codebook as the file has it."""
