@@ -61,7 +61,7 @@ class Reach:
         others: prompts about other subjects, in the edit's own words, that are measured.
     """
 
-    share: float = 0.7
+    share: float = 0.8
     others: int = 5
 
 
@@ -124,6 +124,7 @@ class GraceLocal:
             raise InvalidInput(f"layer {layer}: the model has layers 0 to {len(layers) - 1}")
         self._layers = layers
         self.layer = layer
+        self._far: Floats | None = None
 
     @property
     def dim(self) -> int:
@@ -277,11 +278,14 @@ class GraceLocal:
         names = list(subjects) or [edit.subject for edit in edits if edit.subject]
         others = [[_chat(t) for t in out_of_scope(edit, names, reach.others)] for edit in edits]
         keys, near = self._states_of(asked), self._states_of(others)
-        far = self.states([_chat(text) for text in unrelated()])
+        if self._far is None:
+            self._far = self.states([_chat(text) for text in unrelated()])
         made = []
         for edit, one, own, other in zip(edits, learned, keys, near, strict=True):
             n = len(own)
-            apart = distances(placed(metric, own), placed(metric, np.concatenate([far, other])))
+            apart = distances(
+                placed(metric, own), placed(metric, np.concatenate([self._far, other]))
+            )
             radii = reach.share * apart.min(axis=1)
             values, spans = np.tile(one.value, (n, 1)), np.full(n, one.span)
             made.append((Lesson(edit.id, edit.target or "", own, radii, values, spans), one))

@@ -199,8 +199,8 @@ class ServedCodebooks:
         span = self._entries.spans[places].max()
         tokens = f"for {span} tokens" if span else "for all tokens"
         return (
-            f"{edit.id}: its value takes the place of the MLP of layer {self._layer} {tokens}, from "
-            "the last one of the prompt on"
+            f"{edit.id}: its value takes the place of the MLP of layer {self._layer} {tokens}, "
+            "from the last one of the prompt on"
         )
 
     async def _mark(self, scope: Mapping[str, Any], edits: Sequence[str]) -> Mark:
