@@ -138,21 +138,25 @@ class ServedCodebooks:
 
     Args:
         file: what ``memedit grace learn`` has written.
+        absent: whether it may be yet to come.
 
     Raises:
         ConfigError: it is not there, or says not which layer and namespace it is for.
         MemoryFileDamaged: it cannot be read.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, *, absent: bool = False) -> None:
         self._file = file
+        self._absent = absent
         self._lock = asyncio.Lock()
         self._books: EngineCodebooks | None = None
         self._refused = False
         self._fresh = True
         self._layer, self._namespace = -1, ""
+        self._edits: frozenset[str] = frozenset()
         self._read = self._stamp()
-        self._take(*Codebook.load(file))
+        if self._read is not None:
+            self._take(*Codebook.load(file))
 
     def check(self, body: Mapping[str, Any]) -> None:
         """Refuses a body that marks itself.
@@ -175,11 +179,11 @@ class ServedCodebooks:
         edits: Sequence[Edit],
     ) -> Marked | None:
         """See :class:`memedit.server.middleware.Marks`."""
-        if self._refused or namespace != self._namespace:
+        if self._refused:
             return None
         async with self._lock:
             await self._refresh()
-            if any(edit.id not in self._edits for edit in edits):
+            if namespace != self._namespace or any(edit.id not in self._edits for edit in edits):
                 return None
             try:
                 mark = await self._mark(scope, [edit.id for edit in edits])
@@ -220,7 +224,7 @@ class ServedCodebooks:
     async def _refresh(self) -> None:
         """Takes up another file in the place of the one that was read, if it is a codebook."""
         try:
-            if (stamp := self._stamp()) == self._read:
+            if (stamp := self._stamp()) == self._read or stamp is None:
                 return
             self._read = stamp
             self._take(*await asyncio.to_thread(Codebook.load, self._file))
@@ -245,10 +249,13 @@ class ServedCodebooks:
         self._edits = frozenset(self._entries.edit_ids)
         self._fresh = True
 
-    def _stamp(self) -> tuple[int, int, int]:
+    def _stamp(self) -> tuple[int, int, int] | None:
+        """Tells one state of the file from another; ``None`` while it is yet to come."""
         try:
             seen = self._file.stat()
         except OSError as error:
+            if self._absent and isinstance(error, FileNotFoundError):
+                return None
             raise ConfigError(
                 f"the codebook {self._file} cannot be read ({error.strerror}); write it with "
                 "`memedit grace learn`, or leave grace.file empty"

@@ -29,11 +29,12 @@ from memedit.adapters.vllm_grace import ServedCodebooks
 from memedit.adapters.vllm_worker import EXTENSION
 from memedit.assemble import Parts, assemble
 from memedit.config import Config, load
-from memedit.errors import MissingDependency
+from memedit.errors import ConfigError, MissingDependency
 from memedit.server.api import edits_api
 from memedit.server.app import Served, prepared
 from memedit.server.asgi import ASGIApp, Receive, Scope, Send
 from memedit.server.door import PATH
+from memedit.server.learning import Learning, learner
 from memedit.server.page import Page
 
 MIDDLEWARE = "memedit.adapters.vllm_server.Middleware"
@@ -54,12 +55,16 @@ class Middleware:
 
     def __init__(self, app: ASGIApp) -> None:
         config = load()
-        marks = ServedCodebooks(Path(config.grace.file)) if config.grace.file else None
+        marks = _codebooks(config)
         admits = _key_check(app)
         self._served = Served(app, _parts(config), config, admits=admits, marks=marks)
+        self._config = config
+        self._learning: Learning | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection's scope."""
+        if self._config.grace.learn and self._learning is None and scope["type"] == "http":
+            self._learning = _learning(self._config, scope["app"].state.engine_client)
         await self._served(scope, receive, send)
 
 
@@ -92,6 +97,28 @@ class EndpointPlugin:
 
     async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:
         """Nothing: the routes need no engine."""
+
+
+def _codebooks(config: Config) -> ServedCodebooks | None:
+    """What marks requests for codebooks, where there are any.
+
+    Raises:
+        ConfigError: edits are to be learned, and no file is named to learn them into.
+        MemeditError: the file cannot be used.
+    """
+    if config.grace.learn and not config.grace.file:
+        raise ConfigError("grace.learn needs grace.file, the file that edits are learned into")
+    if not config.grace.file:
+        return None
+    return ServedCodebooks(Path(config.grace.file), absent=config.grace.learn)
+
+
+def _learning(config: Config, client: Any) -> Learning:
+    """Has edits learned for the model that this engine serves."""
+    memory = config.memory
+    path, out = Path(memory.path), Path(config.grace.file)
+    command = learner(client.model_config.model, out, path, memory.namespace)
+    return Learning(path, memory.namespace, command)
 
 
 @functools.cache
@@ -207,8 +234,7 @@ def check(config: Config) -> None:
             usable.
     """
     on_cpu()
-    if config.grace.file:
-        ServedCodebooks(Path(config.grace.file))
+    _codebooks(config)
     parts = assemble(config)
     try:
         asyncio.run(Served(_nothing, parts, config).aclose())

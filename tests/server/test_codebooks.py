@@ -33,6 +33,7 @@ from memedit.server.middleware import NO_CODEBOOK, Marked
 from memedit.server.process import ServerProcess
 from tests.server.front import Mentioned
 from tests.server.served import MODEL
+from tests.server.tap import waited_for
 
 FRANCE = structured("France", "The capital of {} is", "Lyon", id="france")
 ITALY = structured("Italy", "The capital of {} is", "Oslo", id="italy")
@@ -61,6 +62,14 @@ def test_a_file_that_is_not_there_or_no_codebook_is_refused(tmp_path: Path) -> N
     (tmp_path / "book").write_bytes(b"none")
     with pytest.raises(MemoryFileDamaged):
         ServedCodebooks(tmp_path / "book")
+
+
+async def test_a_file_that_is_yet_to_come_is_taken_up(tmp_path: Path) -> None:
+    marks = ServedCodebooks(tmp_path / "book", absent=True)
+    assert await marks.marked({}, {}, "default", [FRANCE]) is None
+    codebook(tmp_path / "book", layer="3", namespace="default")
+    with pytest.raises(KeyError, match="app"):  # it would ask the engine now
+        await marks.marked({}, {}, "default", [FRANCE])
 
 
 async def test_requests_that_the_codebook_does_not_answer_are_left_to_others(
@@ -203,6 +212,7 @@ def served(
         environ = {
             "MEMEDIT_MEMORY_PATH": str(path),
             "MEMEDIT_GRACE_FILE": str(file),
+            "MEMEDIT_GRACE_LEARN": "1",
             # Else the first request with logprobs waits half a minute for a compiler.
             "TORCH_COMPILE_DISABLE": "1",
             "PYTHONPATH": os.environ.get("PYTHONPATH", "") or str(Path(__file__).parents[2]),
@@ -253,3 +263,13 @@ def test_the_life_of_an_edit_in_the_codebook(served: Running) -> None:
     assert (route, edits) == ("grace", "nice")
     assert "Nice" in answer
     assert "Oslo" in served.said(ASKED["italy"])[2]
+
+    # An edit that is to be answered in context; and one that is learned meanwhile.
+    served.memory.add(structured("Italy", "The capital of {} is", "Bari", id="bari", route="ike"))
+    assert served.said(ASKED["italy"])[:2] == ("ike", "bari")
+    served.memory.add(structured("Peru", "The capital of {} is", "Cork", id="cork", route="grace"))
+    asked = served.ask("The capital of Peru is")
+    assert asked.headers["x-memedit-route"] == "ike"
+    assert asked.headers["x-memedit-reason"] == NO_CODEBOOK
+    waited_for(lambda: served.said("The capital of Peru is")[0] == "grace", seconds=300)
+    assert "Cork" in served.said("The capital of Peru is")[2]
