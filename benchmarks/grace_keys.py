@@ -8,6 +8,8 @@ in a chat or as a bare text. For every layer, and for a sweep of radii, how many
 their own edit, and how many prompts about other subjects (``neighbours``) and people's questions
 fire anything. Two rules for radii are compared: one number for all keys (``constant``), and a share
 of each key's own distance to the nearest prompt that is known not to be about it (``measured``).
+And two ways to tell distances: between the states as they are (``plain``), and by a metric that is
+fitted to questions of our own in several wordings (``fitted``).
 """
 
 from __future__ import annotations
@@ -26,9 +28,11 @@ from setting import head
 
 from memedit.adapters import _tokens
 from memedit.adapters.transformers_local import TransformersLocal
-from memedit.grace.codebook import Floats, distances
-from memedit.grace.prompts import in_scope, out_of_scope, unrelated
+from memedit.grace.codebook import distances
+from memedit.grace.metric import Floats, fitted
+from memedit.grace.prompts import in_scope, out_of_scope, unrelated, wordings
 from memedit.prompt import TextPrompt
+from memedit.training.pairs import PHRASINGS
 
 OTHERS = 5
 SHARES = [round(0.05 * i, 2) for i in range(4, 31)]
@@ -139,6 +143,7 @@ def measured(given: argparse.Namespace) -> dict[str, Any]:
     made = setting(given.data, given.split, given.limit, given.seed)
     subjects = [edit.subject for edit in made.edits if edit.subject]
     own = [in_scope(edit) for edit in made.edits]
+    reworded = wordings(json.loads(PHRASINGS.read_text(encoding="utf-8")))
     texts = {
         "in scope": [text for part in own for text in part],
         "out of scope": [
@@ -148,6 +153,7 @@ def measured(given: argparse.Namespace) -> dict[str, Any]:
         "rephrases": made.rephrases,
         "neighbours": made.neighbours,
         "questions": made.questions,
+        "reworded": [text for part in reworded for text in part],
     }
     engine = TransformersLocal(str(given.model), dtype="float32")
     results: dict[str, Any] = {}
@@ -158,9 +164,13 @@ def measured(given: argparse.Namespace) -> dict[str, Any]:
         ends = np.cumsum([len(part) for part in texts.values()])[:-1]
         layers = {}
         for layer in range(len(found)):
-            parts = dict(zip(texts, np.split(found[layer], ends), strict=True))
+            plain = dict(zip(texts, np.split(found[layer], ends), strict=True))
+            metric = fitted(np.split(plain["reworded"], len(reworded)))
+            by_metric = {kind: metric(part) for kind, part in plain.items()}
             of_keys = {
-                f"{keys} keys": points(parts, keys, len(own[0])) for keys in (1, len(own[0]))
+                f"{keys} keys, {told}": points(parts, keys, len(own[0]))
+                for keys in (1, len(own[0]))
+                for told, parts in (("plain", plain), ("fitted", by_metric))
             }
             layers[layer] = {
                 "best": {
@@ -171,7 +181,7 @@ def measured(given: argparse.Namespace) -> dict[str, Any]:
                     for name, rules in of_keys.items()
                     for rule, sweep in rules.items()
                 },
-                "sweeps": of_keys,
+                "sweeps": of_keys if layer in given.sweeps else {},
             }
             print(form, layer, json.dumps(layers[layer]["best"]), flush=True)
         results[form] = layers
@@ -190,6 +200,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--forms", nargs="+", choices=("chat", "text"), default=["chat", "text"])
+    parser.add_argument(
+        "--sweeps", type=int, nargs="*", default=[14, 22, 23, 25, 28], help="layers shown in full"
+    )
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     started = head(
