@@ -235,7 +235,7 @@ class GraceLocal:
         for start in range(0, len(order), batch):
             rows = order[start : start + batch]
             about = None if named is None else [named[i] for i in rows]
-            with self._replacing(entries, about) as fired:
+            with self.applied(entries, about) as fired:
                 said = self._engine.generate([prompts[i] for i in rows], max_tokens)
             done.update(zip(rows, zip(said, fired, strict=True), strict=True))
         return [done[i] for i in range(len(prompts))]
@@ -298,28 +298,44 @@ class GraceLocal:
         return list(np.split(rows, ends[:-1])) if len(groups) else []
 
     @contextmanager
-    def _replacing(
-        self, entries: Entries, named: Sequence[Sequence[str]] | None
+    def applied(
+        self, entries: Entries, named: Sequence[Sequence[str]] | None = None
     ) -> Iterator[list[int]]:
-        """The MLP with a codebook, for one batch; gives the list of what its prompts fired."""
+        """The engine with a codebook, generating and rating.
+
+        Args:
+            entries: the codebook's.
+            named: as for :meth:`answers`, of one batch's prompts in their order there.
+
+        Yields:
+            What the prompts of the batch that ran last have fired, as it is filled in.
+        """
         import torch
 
         fired: list[int] = []
         values = torch.from_numpy(entries.values)
-        found = left = torch.empty(0)
+        spans = torch.from_numpy(entries.spans)
+        ahead: list[int] = []
+        found = start = stop = torch.empty(0)
 
         def replace(_: Any, args: tuple[Any, ...], out: Any) -> Any:
-            nonlocal found, left
-            if not fired:  # the prompts; what follows is their answers, a token each
-                queries = args[0][:, -1].float().cpu().numpy()
-                fired.extend(entries.lookup(queries, named).tolist())
+            nonlocal ahead, found, start, stop
+            width = out.shape[1]
+            if self._engine.ahead is not ahead:  # prompts; what follows is answers, a token each
+                ahead = self._engine.ahead
+                start = width - 1 - torch.tensor(ahead)
+                queries = args[0][torch.arange(len(ahead)), start].float().cpu().numpy()
+                fired[:] = entries.lookup(queries, named).tolist()
                 found = torch.tensor(fired)
-                spans = torch.from_numpy(entries.spans)[found.clamp(min=0)]
-                left = torch.where(spans == 0, 1 << 30, spans) * (found >= 0)
-            live, left = left > 0, left - 1
+                span = spans[found.clamp(min=0)] if len(spans) else torch.zeros_like(found)
+                stop = torch.where(found < 0, start, start + span.where(span > 0, 1 << 30))
+            places = torch.arange(width)
+            live = (places >= start[:, None]) & (places < stop[:, None])
+            start, stop = start - width, stop - width
             if live.any():
+                rows = live.nonzero()[:, 0]
                 out = out.clone()
-                out[live, -1] = values[found[live]].to(out)
+                out[live.to(out.device)] = values[found[rows]].to(out)
             return out
 
         hook = self._layers[self.layer].mlp.register_forward_hook(replace)
