@@ -138,18 +138,23 @@ class GraceLocal:
         ids = _tokens.prompt_ids(prompts, self._engine.tokenizer)
         found = np.empty((len(ids), self.dim), dtype=np.float32)
         order = sorted(range(len(ids)), key=lambda i: (len(ids[i]), i))
-        for start in range(0, len(order), batch):
-            rows = order[start : start + batch]
-            tokens, mask = self._padded([ids[i] for i in rows])
-            seen: list[Any] = []
-            with torch.inference_mode(), self._looking(seen.append), self._only_to_layer():
-                self._decoder(
-                    tokens,
-                    attention_mask=mask,
-                    position_ids=_positions(mask),
-                    use_cache=False,
-                )
-            found[rows] = seen[0][:, -1].float().cpu().numpy()
+        with torch.no_grad(), self._only_to_layer():
+            shared = _shared(ids)
+            past = self._read(ids[0][:shared]) if shared else []
+            for start in range(0, len(order), batch):
+                rows = order[start : start + batch]
+                tokens, mask = self._padded([ids[i][shared:] for i in rows])
+                mask = torch.cat([mask.new_ones(len(rows), shared), mask], dim=1)
+                seen: list[Any] = []
+                with self._looking(seen.append):
+                    self._decoder(
+                        tokens,
+                        attention_mask=mask,
+                        position_ids=_positions(mask)[:, shared:],
+                        past_key_values=_cache(past, len(rows)),
+                        use_cache=True,
+                    )
+                found[rows] = seen[0][:, -1].float().cpu().numpy()
         return found
 
     def metric(self) -> Metric:
@@ -297,6 +302,16 @@ class GraceLocal:
         ends = np.cumsum([len(group) for group in groups])
         return list(np.split(rows, ends[:-1])) if len(groups) else []
 
+    def _read(self, ids: Sequence[int]) -> list[tuple[Any, Any]]:
+        """What layers keep of tokens that several prompts begin with: keys and values of each."""
+        import torch
+
+        tokens, mask = self._padded([ids])
+        cache = _cache([], 1)
+        with torch.no_grad():
+            self._decoder(tokens, attention_mask=mask, past_key_values=cache, use_cache=True)
+        return [(one.keys, one.values) for one in cache.layers]
+
     @contextmanager
     def applied(
         self, entries: Entries, named: Sequence[Sequence[str]] | None = None
@@ -394,7 +409,6 @@ class _Lesson:
 
     def __init__(self, grace: GraceLocal, exercises: Sequence[Exercise]) -> None:
         import torch
-        from transformers import DynamicCache
 
         engine = grace._engine
         self._model: Any = engine.model
@@ -424,20 +438,26 @@ class _Lesson:
             [pair.ids[pair.start - 1], *answer[:-1]]
             for pair, answer in zip(pairs, answers, strict=True)
         ]
+        shared = _shared([[*left, right[0]] for left, right in zip(before, said, strict=True)])
+        # Between what all prompts begin with and the rest of the shorter ones there is padding.
         self._width = max(1, *map(len, before))
         width = max(map(len, said))
         tokens = torch.zeros((len(rows), self._width + width), dtype=torch.int64)
         mask = torch.zeros_like(tokens)
         labels = torch.full((len(rows), width), -100)
         for row, (left, right, answer) in enumerate(zip(before, said, answers, strict=True)):
-            tokens[row, self._width - len(left) : self._width] = torch.tensor(left)
+            rest = self._width - len(left) + shared
+            tokens[row, :shared] = torch.tensor(left[:shared])
+            tokens[row, rest : self._width] = torch.tensor(left[shared:])
             tokens[row, self._width : self._width + len(right)] = torch.tensor(right)
-            mask[row, self._width - len(left) : self._width + len(right)] = 1
+            mask[row, :shared] = 1
+            mask[row, rest : self._width + len(right)] = 1
             labels[row, : len(answer)] = torch.tensor(answer)
         self._tokens, self._mask, self._labels = (
             part.to(device) for part in (tokens, mask, labels)
         )
-        self._cache = DynamicCache()
+        past = grace._read(before[0][:shared]) if shared else []
+        self._cache = _cache(past, len(rows))
         seen: dict[str, Any] = {}
         wrapped = self._layers[self._layer]
         hooks = [
@@ -449,7 +469,8 @@ class _Lesson:
         ]
         try:
             with torch.no_grad():
-                self._run(slice(0, self._width), torch.arange(len(rows), device=device))
+                if shared < self._width:
+                    self._run(slice(shared, self._width), torch.arange(len(rows), device=device))
                 self._past = [(one.keys, one.values) for one in self._cache.layers]
                 self._run(slice(self._width, None), torch.arange(len(rows), device=device))
         finally:
@@ -493,6 +514,25 @@ class _Lesson:
             past_key_values=self._cache,
             use_cache=True,
         ).last_hidden_state
+
+
+def _shared(ids: Sequence[Sequence[int]]) -> int:
+    """With how many tokens all of these begin, the last one of each left out."""
+    first, least = ids[0] if ids else (), min(map(len, ids), default=1) - 1
+    for at in range(least):
+        if any(one[at] != first[at] for one in ids):
+            return at
+    return least
+
+
+def _cache(past: Sequence[tuple[Any, Any]], rows: int) -> Any:
+    """A cache in which each row has this past, of one row."""
+    from transformers import DynamicCache
+
+    cache = DynamicCache()
+    for layer, (keys, values) in enumerate(past):
+        cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), layer)
+    return cache
 
 
 def _positions(mask: Any) -> Any:
