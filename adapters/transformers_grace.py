@@ -485,8 +485,10 @@ class _Lesson:
         """Of each row, the mean and the highest loss of its answer's tokens, in nats."""
         from torch.nn.functional import cross_entropy
 
-        for one, (keys, held) in zip(self._cache.layers, self._past, strict=True):
-            one.keys, one.values = keys[rows], held[rows]
+        for i, (keys, held) in enumerate(self._past):
+            if i in (0, *range(self._layer, len(self._past))):  # the first tells the length
+                self._cache.layers[i].keys = keys[rows]
+                self._cache.layers[i].values = held[rows]
         mine = values[self.owner[rows]][:, None]
         wrapped = self._layers[self._layer]
         hook = wrapped.mlp.register_forward_hook(lambda _, __, out: mine.to(out).expand_as(out))
