@@ -335,33 +335,18 @@ def in_vllm(
         said = llm.generate(asked, params, use_tqdm=False)
         return [one.outputs[0].text for one in said], list(map(len, ids))
 
-    rewritten = {
-        "accuracy": [
-            ike.rewrites(prompt, [edit])[0]
-            for prompt, edit in zip(chats(made.own), made.edits, strict=True)
-        ],
-        "generality": [
-            ike.rewrites(prompt, [edit])[0]
-            for prompt, edit in zip(chats(made.rephrases), made.edits, strict=True)
-        ],
-    }
-
-    def in_context(kind: str) -> dict[str, Any]:
-        said, lengths = run(rewritten[kind], [None] * len(made.edits))
-        hits = [hit(text, edit) for text, edit in zip(said, made.edits, strict=True)]
-        texts = made.own if kind == "accuracy" else made.rephrases
-        bare = _tokens.prompt_ids(chats(texts), tokenizer)
+    def in_context(texts: list[str]) -> dict[str, Any]:
+        asked = list(zip(chats(texts), made.edits, strict=True))[: given.ike]
+        prompts = [ike.rewrites(prompt, [edit])[0] for prompt, edit in asked]
+        said, lengths = run(prompts, [None] * len(prompts))
+        hits = [hit(text, edit) for text, (_, edit) in zip(said, asked, strict=True)]
+        bare = _tokens.prompt_ids([prompt for prompt, _ in asked], tokenizer)
         return {
             "holds": share(sum(hits), len(hits)),
             "added tokens": round(statistics.fmean(lengths) - statistics.fmean(map(len, bare)), 1),
         }
 
-    rows: dict[str, Any] = {
-        "ike, the edit given": {
-            kind: kept.once(f"ike, {kind}", functools.partial(in_context, kind))
-            for kind in rewritten
-        }
-    }
+    rows: dict[str, Any] = {}
 
     def alone(texts: Sequence[str]) -> list[Any]:
         """Token ids and logprobs of each prompt, unmarked and by itself."""
@@ -418,6 +403,10 @@ def in_vllm(
 
     fired_by = _lookups(given)
     rows |= measured(given, made, answers, unedited, kept)
+    rows["ike, the edit given"] = {
+        kind: kept.once(f"ike, {kind}", functools.partial(in_context, texts))
+        for kind, texts in (("accuracy", made.own), ("generality", made.rephrases))
+    }
     llm.llm_engine.engine_core.shutdown()
     return rows
 
@@ -454,6 +443,7 @@ def main() -> None:
     parser.add_argument(
         "--alone", type=int, default=25, help="questions and neighbours that are asked one by one"
     )
+    parser.add_argument("--ike", type=int, default=100, help="edits that are asked in context, too")
     parser.add_argument(
         "--ways", nargs="+", choices=("radius", "router"), default=["radius", "router"]
     )
