@@ -24,7 +24,7 @@ from memedit.adapters import _tokens
 from memedit.adapters.transformers_local import TransformersLocal
 from memedit.edits import Edit
 from memedit.errors import InvalidInput, Unsupported
-from memedit.grace.codebook import Entries, Lesson, distances, placed
+from memedit.grace.codebook import Entries, Lesson, placed, separations
 from memedit.grace.metric import Floats, Metric, fitted
 from memedit.grace.prompts import in_scope, out_of_scope, unrelated, wordings
 from memedit.prompt import ChatPrompt, TextPrompt
@@ -57,11 +57,11 @@ class Reach:
     """How far a key reaches: a share of the way to the nearest prompt that is not about its edit.
 
     Attributes:
-        share: of that distance, in (0, 1).
+        share: of that distance by the codebook's metric, in (0, 1).
         others: prompts about other subjects, in the edit's own words, that are measured.
     """
 
-    share: float = 0.8
+    share: float = 0.6
     others: int = 5
 
 
@@ -288,9 +288,8 @@ class GraceLocal:
         made = []
         for edit, one, own, other in zip(edits, learned, keys, near, strict=True):
             n = len(own)
-            apart = distances(
-                placed(metric, own), placed(metric, np.concatenate([self._far, other]))
-            )
+            outside = placed(metric, np.concatenate([self._far, other]))
+            apart = separations(metric, placed(metric, own), outside)
             radii = reach.share * apart.min(axis=1)
             values, spans = np.tile(one.value, (n, 1)), np.full(n, one.span)
             made.append((Lesson(edit.id, edit.target or "", own, radii, values, spans), one))

@@ -106,7 +106,10 @@ class Table:
         keys, active = self.keys[: self.used], self.active[: self.used]
         apart = torch.cdist(
             self._placed(queries.float()), keys, compute_mode="donot_use_mm_for_euclid_dist"
-        ).masked_fill(~active, torch.inf)
+        )
+        if self.metric:
+            apart = apart.square() / 2
+        apart = apart.masked_fill(~active, torch.inf)
         reach = self.radii[: self.used].expand(apart.shape)
         if any(edits is not None for edits in named):
             held = self.edits[: self.used]

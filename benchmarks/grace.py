@@ -438,7 +438,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=100, help="CounterFact records")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--layer", type=int, default=25)
-    parser.add_argument("--share", type=float, default=0.8, help="of the distances: the radii")
+    parser.add_argument("--share", type=float, default=0.6, help="of the distances: the radii")
     parser.add_argument("--capacity", type=int, default=4096, help="entries of vLLM's buffers")
     parser.add_argument(
         "--alone", type=int, default=25, help="questions and neighbours that are asked one by one"

@@ -264,7 +264,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=20, help="CounterFact records")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--layer", type=int, default=25)
-    parser.add_argument("--share", type=float, default=0.8)
+    parser.add_argument("--share", type=float, default=0.6)
     parser.add_argument("--capacity", type=int, default=1000, help="entries while speed is taken")
     parser.add_argument("--streams", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=30)

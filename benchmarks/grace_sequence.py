@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=200, help="CounterFact records")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--layer", type=int, default=25)
-    parser.add_argument("--share", type=float, default=0.8, help="of the distances: the radii")
+    parser.add_argument("--share", type=float, default=0.6, help="of the distances: the radii")
     parser.add_argument("--capacity", type=int, default=4096, help="entries of vLLM's buffers")
     parser.add_argument("--looks", type=int, nargs="*", default=[50, 100, 200, 500])
     parser.add_argument("--work", type=Path, required=True)

@@ -106,7 +106,7 @@ class Entries:
         """
         if not len(self) or not len(queries):
             return np.full(len(queries), -1)
-        apart = distances(placed(self.metric, queries), self.keys)
+        apart = separations(self.metric, placed(self.metric, queries), self.keys)
         reach = np.broadcast_to(self.radii, apart.shape)
         if named is not None:
             counts = np.array([[one in set(edits) for one in self.edit_ids] for edits in named])
@@ -331,7 +331,8 @@ class Codebook:
                 room = np.empty((max(n, 16), self.dim), dtype=np.float32)
                 self._vectors = np.concatenate([self._vectors, room])
             self._vectors[n] = vector
-            apart = distances(self._vectors[n : n + 1], self._vectors[:n])[0]
+            held = self._vectors[: n + 1]
+            apart = separations(self.metric, held[n:], held[:n])[0]
             self._keys.append(_Key(lesson, at, self._arrived, vector, apart))
             self._arrived += 1
             self._place(n)
@@ -381,6 +382,14 @@ class Codebook:
 def placed(metric: Metric | None, states: Floats) -> Floats:
     """Where states lie by a metric, shape (n, dim)."""
     return states if metric is None else metric(states)
+
+
+def separations(metric: Metric | None, queries: Floats, keys: Floats) -> Floats:
+    """How far apart states are by a metric, shape (queries, keys), from where they lie by it."""
+    apart = distances(queries, keys)
+    # Of unit vectors half the squared distance is one less the cosine.
+    found: Floats = apart if metric is None else (apart * apart / 2).astype(np.float32)
+    return found
 
 
 def distances(queries: Floats, keys: Floats) -> Floats:

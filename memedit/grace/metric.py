@@ -2,7 +2,10 @@
 
 Source: Hatch, Kajarekar and Stolcke 2006, "Within-class covariance normalization for SVM-based
 speaker recognition", Interspeech. A class here is one question about one subject, in several
-wordings. What differs: states are centred before and brought to unit length after.
+wordings. What differs: states are centred before and brought to unit length after, and the distance
+is the cosine's. In so many dimensions most states are nearly at right angles, and by their
+Euclidean distance balls overlap that have hardly anything in common: the codebook's splits would
+leave little of them.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Metric:
-    """A map of a layer's states, after which distances are Euclidean and at most 2.
+    """A map of a layer's states, after which their distance is one less their cosine: 0 to 2.
 
     Attributes:
         centre: the mean of ordinary states, shape (dim,).

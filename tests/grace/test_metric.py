@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,12 @@ def test_a_codebook_compares_by_its_metric_and_keeps_it(tmp_path: Path) -> None:
         # In the same direction from the centre, however far; and in another.
         assert entries.lookup(np.float32([[9, 1], [1, 9], [-9, 1]])).tolist() == [0, -1, -1]
         assert np.array_equal(made.lessons()[0].keys, key)
+        # One less the cosine: at 30 degrees 0.134.
+        slanted = np.float32([1 + np.sqrt(3), 2])
+        for radius, fires in ((0.13, -1), (0.14, 0)):
+            other = Codebook(2, metric=made.metric)
+            other.add(replace(book.lessons()[0], radii=np.float32([radius])))
+            assert other.entries().lookup(slanted[None])[0] == fires
 
 
 def _again(book: Codebook, folder: Path) -> Codebook:
