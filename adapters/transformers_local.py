@@ -32,6 +32,8 @@ class TransformersLocal(Described):
 
     Attributes:
         model: the ``torch.nn.Module``, in evaluation mode; ``None`` once closed.
+        ahead: of each row of the batch that runs, how many tokens of its first pass stand behind
+            the prompt; another list for each batch.
         tokenizer: its tokenizer.
 
     Raises:
@@ -67,6 +69,7 @@ class TransformersLocal(Described):
             self.model: Any = loaded.to(self._device).eval()
         except (OSError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise InvalidInput(f"transformers cannot load {self._name}: {error}") from error
+        self.ahead: list[int] = []
         self._batch_size = batch_size
         self._limit = _limit(self.model.config, max_model_len)
         self._stops = _stops(self.model, self.tokenizer)
@@ -148,6 +151,7 @@ class TransformersLocal(Described):
         from transformers import GenerationConfig
 
         tokens, mask = self._padded(ids)
+        self.ahead = [0] * len(ids)
         # What is not said here is taken from the model's own file, penalties included.
         greedy = GenerationConfig(
             do_sample=False,
@@ -167,7 +171,8 @@ class TransformersLocal(Described):
         import torch
 
         tokens, mask = self._padded([pair.ids for pair in pairs])
-        keep = max(len(pair.ids) - pair.start for pair in pairs) + 1
+        self.ahead = [len(pair.ids) - pair.start for pair in pairs]
+        keep = max(self.ahead) + 1
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         with torch.inference_mode():
             # All continuations end at the right edge, so that only logits near it are needed.
