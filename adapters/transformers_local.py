@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
 from memedit.adapters import _tokens
 from memedit.adapters._described import Described
+from memedit.encoders import without_bars
 from memedit.errors import InvalidInput, MissingDependency, Unsupported
 from memedit.protocols import Capability, Feed, Generation, Scored
 
@@ -63,7 +63,7 @@ class TransformersLocal(Described):
         self._name = _tokens.short_name(str(model))
         self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
-            with _without_bars():
+            with without_bars():
                 self.tokenizer: Any = AutoTokenizer.from_pretrained(model)
                 loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
             self.model: Any = loaded.to(self._device).eval()
@@ -217,20 +217,6 @@ class TransformersLocal(Described):
             for ids in (prompt, [*prompt, *answer], answer)
         )
         return str(whole[len(before) :] if whole.startswith(before) else alone)
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """No progress bars of transformers' while a model is loaded."""
-    from transformers.utils import logging
-
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _batches(items: list[int], size: int) -> Iterator[list[int]]:

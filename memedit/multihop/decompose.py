@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from memedit.encoders import packaged_folder
+from memedit.encoders import packaged_folder, without_bars
 from memedit.errors import ConfigError, MissingDependency
 from memedit.multihop.chain import Reading
 from memedit.multihop.relations import library
@@ -196,8 +196,9 @@ class _Model:
                 f"the decomposer {folder} is of another library of relations; make it again with "
                 "'memedit multihop train'"
             )
-        self._tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-        encoder = AutoModel.from_pretrained(base, local_files_only=True, dtype=torch.float32)
+        with without_bars():
+            self._tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+            encoder = AutoModel.from_pretrained(base, local_files_only=True, dtype=torch.float32)
         try:
             self._decoder = ChainDecoder(
                 len(self._names) + 2, len(LAYERS) * encoder.config.hidden_size
