@@ -12,6 +12,7 @@ a value is in force for as many tokens as its answer has, not for all that follo
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,10 +24,12 @@ from memedit.adapters import _tokens
 from memedit.adapters.transformers_local import TransformersLocal
 from memedit.edits import Edit
 from memedit.errors import InvalidInput, Unsupported
-from memedit.grace.codebook import Entries, Floats, Lesson, distances
-from memedit.grace.prompts import in_scope, out_of_scope, unrelated
+from memedit.grace.codebook import Entries, Lesson, placed, separations
+from memedit.grace.metric import Floats, Metric, fitted
+from memedit.grace.prompts import in_scope, out_of_scope, unrelated, wordings
 from memedit.prompt import ChatPrompt, TextPrompt
 from memedit.protocols import Generation
+from memedit.training.pairs import PHRASINGS
 
 AnyPrompt = ChatPrompt | TextPrompt
 
@@ -54,11 +57,11 @@ class Reach:
     """How far a key reaches: a share of the way to the nearest prompt that is not about its edit.
 
     Attributes:
-        share: of that distance, in (0, 1).
+        share: of that distance by the codebook's metric, in (0, 1).
         others: prompts about other subjects, in the edit's own words, that are measured.
     """
 
-    share: float = 0.7
+    share: float = 0.6
     others: int = 5
 
 
@@ -121,6 +124,7 @@ class GraceLocal:
             raise InvalidInput(f"layer {layer}: the model has layers 0 to {len(layers) - 1}")
         self._layers = layers
         self.layer = layer
+        self._far: Floats | None = None
 
     @property
     def dim(self) -> int:
@@ -134,19 +138,30 @@ class GraceLocal:
         ids = _tokens.prompt_ids(prompts, self._engine.tokenizer)
         found = np.empty((len(ids), self.dim), dtype=np.float32)
         order = sorted(range(len(ids)), key=lambda i: (len(ids[i]), i))
-        for start in range(0, len(order), batch):
-            rows = order[start : start + batch]
-            tokens, mask = self._padded([ids[i] for i in rows])
-            seen: list[Any] = []
-            with torch.inference_mode(), self._looking(seen.append), self._only_to_layer():
-                self._decoder(
-                    tokens,
-                    attention_mask=mask,
-                    position_ids=_positions(mask),
-                    use_cache=False,
-                )
-            found[rows] = seen[0][:, -1].float().cpu().numpy()
+        with torch.no_grad(), self._only_to_layer():
+            shared = _shared(ids)
+            past = self._read(ids[0][:shared]) if shared else []
+            for start in range(0, len(order), batch):
+                rows = order[start : start + batch]
+                tokens, mask = self._padded([ids[i][shared:] for i in rows])
+                mask = torch.cat([mask.new_ones(len(rows), shared), mask], dim=1)
+                seen: list[Any] = []
+                with self._looking(seen.append):
+                    self._decoder(
+                        tokens,
+                        attention_mask=mask,
+                        position_ids=_positions(mask)[:, shared:],
+                        past_key_values=_cache(past, len(rows)),
+                        use_cache=True,
+                    )
+                found[rows] = seen[0][:, -1].float().cpu().numpy()
         return found
+
+    def metric(self) -> Metric:
+        """How far apart states of this layer are, from questions of our own in several wordings."""
+        phrasings = json.loads(PHRASINGS.read_text(encoding="utf-8"))
+        asked = [[_chat(text) for text in texts] for texts in wordings(phrasings)]
+        return fitted(self._states_of(asked))
 
     def learn(self, exercises: Sequence[Exercise], study: Study | None = None) -> list[Learned]:
         """A value for each exercise.
@@ -225,7 +240,7 @@ class GraceLocal:
         for start in range(0, len(order), batch):
             rows = order[start : start + batch]
             about = None if named is None else [named[i] for i in rows]
-            with self._replacing(entries, about) as fired:
+            with self.applied(entries, about) as fired:
                 said = self._engine.generate([prompts[i] for i in rows], max_tokens)
             done.update(zip(rows, zip(said, fired, strict=True), strict=True))
         return [done[i] for i in range(len(prompts))]
@@ -237,6 +252,7 @@ class GraceLocal:
         subjects: Sequence[str] = (),
         study: Study | None = None,
         reach: Reach | None = None,
+        metric: Metric | None = None,
     ) -> list[tuple[Lesson, Learned]]:
         """What each edit brings to a codebook, for chats.
 
@@ -250,6 +266,7 @@ class GraceLocal:
                 by default.
             study: how values are learned.
             reach: how radii follow from distances.
+            metric: of the codebook that the lessons are for.
 
         Raises:
             InvalidEdit: an edit has no target.
@@ -266,11 +283,14 @@ class GraceLocal:
         names = list(subjects) or [edit.subject for edit in edits if edit.subject]
         others = [[_chat(t) for t in out_of_scope(edit, names, reach.others)] for edit in edits]
         keys, near = self._states_of(asked), self._states_of(others)
-        far = self.states([_chat(text) for text in unrelated()])
+        if self._far is None:
+            self._far = self.states([_chat(text) for text in unrelated()])
         made = []
         for edit, one, own, other in zip(edits, learned, keys, near, strict=True):
             n = len(own)
-            radii = reach.share * distances(own, np.concatenate([far, other])).min(axis=1)
+            outside = placed(metric, np.concatenate([self._far, other]))
+            apart = separations(metric, placed(metric, own), outside)
+            radii = reach.share * apart.min(axis=1)
             values, spans = np.tile(one.value, (n, 1)), np.full(n, one.span)
             made.append((Lesson(edit.id, edit.target or "", own, radii, values, spans), one))
         return made
@@ -281,29 +301,55 @@ class GraceLocal:
         ends = np.cumsum([len(group) for group in groups])
         return list(np.split(rows, ends[:-1])) if len(groups) else []
 
+    def _read(self, ids: Sequence[int]) -> list[tuple[Any, Any]]:
+        """What layers keep of tokens that several prompts begin with: keys and values of each."""
+        import torch
+
+        tokens, mask = self._padded([ids])
+        cache = _cache([], 1)
+        with torch.no_grad():
+            self._decoder(tokens, attention_mask=mask, past_key_values=cache, use_cache=True)
+        return [(one.keys, one.values) for one in cache.layers]
+
     @contextmanager
-    def _replacing(
-        self, entries: Entries, named: Sequence[Sequence[str]] | None
+    def applied(
+        self, entries: Entries, named: Sequence[Sequence[str]] | None = None
     ) -> Iterator[list[int]]:
-        """The MLP with a codebook, for one batch; gives the list of what its prompts fired."""
+        """The engine with a codebook, generating and rating.
+
+        Args:
+            entries: the codebook's.
+            named: as for :meth:`answers`, of one batch's prompts in their order there.
+
+        Yields:
+            What the prompts of the batch that ran last have fired, as it is filled in.
+        """
         import torch
 
         fired: list[int] = []
         values = torch.from_numpy(entries.values)
-        found = left = torch.empty(0)
+        spans = torch.from_numpy(entries.spans)
+        ahead: list[int] = []
+        found = start = stop = torch.empty(0)
 
         def replace(_: Any, args: tuple[Any, ...], out: Any) -> Any:
-            nonlocal found, left
-            if not fired:  # the prompts; what follows is their answers, a token each
-                queries = args[0][:, -1].float().cpu().numpy()
-                fired.extend(entries.lookup(queries, named).tolist())
+            nonlocal ahead, found, start, stop
+            width = out.shape[1]
+            if self._engine.ahead is not ahead:  # prompts; what follows is answers, a token each
+                ahead = self._engine.ahead
+                start = width - 1 - torch.tensor(ahead)
+                queries = args[0][torch.arange(len(ahead)), start].float().cpu().numpy()
+                fired[:] = entries.lookup(queries, named).tolist()
                 found = torch.tensor(fired)
-                spans = torch.from_numpy(entries.spans)[found.clamp(min=0)]
-                left = torch.where(spans == 0, 1 << 30, spans) * (found >= 0)
-            live, left = left > 0, left - 1
+                span = spans[found.clamp(min=0)] if len(spans) else torch.zeros_like(found)
+                stop = torch.where(found < 0, start, start + span.where(span > 0, 1 << 30))
+            places = torch.arange(width)
+            live = (places >= start[:, None]) & (places < stop[:, None])
+            start, stop = start - width, stop - width
             if live.any():
+                rows = live.nonzero()[:, 0]
                 out = out.clone()
-                out[live, -1] = values[found[live]].to(out)
+                out[live.to(out.device)] = values[found[rows]].to(out)
             return out
 
         hook = self._layers[self.layer].mlp.register_forward_hook(replace)
@@ -362,7 +408,6 @@ class _Lesson:
 
     def __init__(self, grace: GraceLocal, exercises: Sequence[Exercise]) -> None:
         import torch
-        from transformers import DynamicCache
 
         engine = grace._engine
         self._model: Any = engine.model
@@ -392,20 +437,26 @@ class _Lesson:
             [pair.ids[pair.start - 1], *answer[:-1]]
             for pair, answer in zip(pairs, answers, strict=True)
         ]
+        shared = _shared([[*left, right[0]] for left, right in zip(before, said, strict=True)])
+        # Between what all prompts begin with and the rest of the shorter ones there is padding.
         self._width = max(1, *map(len, before))
         width = max(map(len, said))
         tokens = torch.zeros((len(rows), self._width + width), dtype=torch.int64)
         mask = torch.zeros_like(tokens)
         labels = torch.full((len(rows), width), -100)
         for row, (left, right, answer) in enumerate(zip(before, said, answers, strict=True)):
-            tokens[row, self._width - len(left) : self._width] = torch.tensor(left)
+            rest = self._width - len(left) + shared
+            tokens[row, :shared] = torch.tensor(left[:shared])
+            tokens[row, rest : self._width] = torch.tensor(left[shared:])
             tokens[row, self._width : self._width + len(right)] = torch.tensor(right)
-            mask[row, self._width - len(left) : self._width + len(right)] = 1
+            mask[row, :shared] = 1
+            mask[row, rest : self._width + len(right)] = 1
             labels[row, : len(answer)] = torch.tensor(answer)
         self._tokens, self._mask, self._labels = (
             part.to(device) for part in (tokens, mask, labels)
         )
-        self._cache = DynamicCache()
+        past = grace._read(before[0][:shared]) if shared else []
+        self._cache = _cache(past, len(rows))
         seen: dict[str, Any] = {}
         wrapped = self._layers[self._layer]
         hooks = [
@@ -417,7 +468,8 @@ class _Lesson:
         ]
         try:
             with torch.no_grad():
-                self._run(slice(0, self._width), torch.arange(len(rows), device=device))
+                if shared < self._width:
+                    self._run(slice(shared, self._width), torch.arange(len(rows), device=device))
                 self._past = [(one.keys, one.values) for one in self._cache.layers]
                 self._run(slice(self._width, None), torch.arange(len(rows), device=device))
         finally:
@@ -432,8 +484,10 @@ class _Lesson:
         """Of each row, the mean and the highest loss of its answer's tokens, in nats."""
         from torch.nn.functional import cross_entropy
 
-        for one, (keys, held) in zip(self._cache.layers, self._past, strict=True):
-            one.keys, one.values = keys[rows], held[rows]
+        for i, (keys, held) in enumerate(self._past):
+            if i in (0, *range(self._layer, len(self._past))):  # the first tells the length
+                self._cache.layers[i].keys = keys[rows]
+                self._cache.layers[i].values = held[rows]
         mine = values[self.owner[rows]][:, None]
         wrapped = self._layers[self._layer]
         hook = wrapped.mlp.register_forward_hook(lambda _, __, out: mine.to(out).expand_as(out))
@@ -461,6 +515,25 @@ class _Lesson:
             past_key_values=self._cache,
             use_cache=True,
         ).last_hidden_state
+
+
+def _shared(ids: Sequence[Sequence[int]]) -> int:
+    """With how many tokens all of these begin, the last one of each left out."""
+    first, least = ids[0] if ids else (), min(map(len, ids), default=1) - 1
+    for at in range(least):
+        if any(one[at] != first[at] for one in ids):
+            return at
+    return least
+
+
+def _cache(past: Sequence[tuple[Any, Any]], rows: int) -> Any:
+    """A cache in which each row has this past, of one row."""
+    from transformers import DynamicCache
+
+    cache = DynamicCache()
+    for layer, (keys, values) in enumerate(past):
+        cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), layer)
+    return cache
 
 
 def _positions(mask: Any) -> Any:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
 from memedit.adapters import _tokens
 from memedit.adapters._described import Described
+from memedit.encoders import without_bars
 from memedit.errors import InvalidInput, MissingDependency, Unsupported
 from memedit.protocols import Capability, Feed, Generation, Scored
 
@@ -32,6 +32,8 @@ class TransformersLocal(Described):
 
     Attributes:
         model: the ``torch.nn.Module``, in evaluation mode; ``None`` once closed.
+        ahead: of each row of the batch that runs, how many tokens of its first pass stand behind
+            the prompt; another list for each batch.
         tokenizer: its tokenizer.
 
     Raises:
@@ -61,12 +63,13 @@ class TransformersLocal(Described):
         self._name = _tokens.short_name(str(model))
         self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
-            with _without_bars():
+            with without_bars():
                 self.tokenizer: Any = AutoTokenizer.from_pretrained(model)
                 loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
             self.model: Any = loaded.to(self._device).eval()
         except (OSError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise InvalidInput(f"transformers cannot load {self._name}: {error}") from error
+        self.ahead: list[int] = []
         self._batch_size = batch_size
         self._limit = _limit(self.model.config, max_model_len)
         self._stops = _stops(self.model, self.tokenizer)
@@ -148,6 +151,7 @@ class TransformersLocal(Described):
         from transformers import GenerationConfig
 
         tokens, mask = self._padded(ids)
+        self.ahead = [0] * len(ids)
         # What is not said here is taken from the model's own file, penalties included.
         greedy = GenerationConfig(
             do_sample=False,
@@ -167,7 +171,8 @@ class TransformersLocal(Described):
         import torch
 
         tokens, mask = self._padded([pair.ids for pair in pairs])
-        keep = max(len(pair.ids) - pair.start for pair in pairs) + 1
+        self.ahead = [len(pair.ids) - pair.start for pair in pairs]
+        keep = max(self.ahead) + 1
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         with torch.inference_mode():
             # All continuations end at the right edge, so that only logits near it are needed.
@@ -212,20 +217,6 @@ class TransformersLocal(Described):
             for ids in (prompt, [*prompt, *answer], answer)
         )
         return str(whole[len(before) :] if whole.startswith(before) else alone)
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """No progress bars of transformers' while a model is loaded."""
-    from transformers.utils import logging
-
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _batches(items: list[int], size: int) -> Iterator[list[int]]:

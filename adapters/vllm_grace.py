@@ -2,7 +2,7 @@
 
 Every change is one call to the workers, which take it between two steps of the model. The prefix
 cache keeps states that an entry has changed as well as others; so a request that is to use a
-codebook carries a salt of the codebook's very content, and never finds states of another one.
+codebook carries a salt of the codebook's very state, and never finds states of another one.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -22,6 +23,7 @@ from memedit.adapters.vllm_worker import EDITS_ARG, NAMESPACE_ARG
 from memedit.edits import Edit
 from memedit.errors import ConfigError, InvalidInput, MemoryFileDamaged, Unsupported
 from memedit.grace.codebook import LIMIT, Codebook, Entries
+from memedit.server.middleware import Marked
 
 logger = logging.getLogger("memedit.server")
 
@@ -63,7 +65,12 @@ class EngineCodebooks:
         if problems := [problem for _, problem in answers if problem]:
             raise Unsupported(f"this vLLM cannot keep codebooks: {problems[0]}")
         self.dim: int = max(dim for dim, _ in answers)
-        self.bytes = 0
+        self._bytes: dict[str, int] = {}
+
+    @property
+    def bytes(self) -> int:
+        """What the buffers of a worker take."""
+        return sum(self._bytes.values())
 
     def put(self, namespace: str, entries: Entries) -> None:
         """Makes a namespace's codebook this one; what was equal stays where it is.
@@ -76,10 +83,11 @@ class EngineCodebooks:
                 f"{len(entries)} entries of length {entries.keys.shape[1]}; the engine takes "
                 f"{self._capacity} of {self.dim}"
             )
-        mirror = self._spaces.get(namespace)
-        if mirror is None:
-            self.bytes += max(self._ask("memedit_grace_space", namespace, self._capacity))
-            mirror = self._spaces[namespace] = _Mirror(self._capacity)
+        mirror, metric = self._spaces.get(namespace), _metric(entries)
+        if mirror is None or mirror.metric != metric:
+            size = max(self._ask("memedit_grace_space", namespace, self._capacity, metric))
+            self._bytes[namespace] = size
+            mirror = self._spaces[namespace] = _Mirror(self._capacity, metric)
         dropped, written = mirror.compared(entries)
         if dropped or written:
             rows, places = [row for row, _ in written], [place for _, place in written]
@@ -88,7 +96,7 @@ class EngineCodebooks:
                 *("memedit_grace_change", namespace, dropped, rows, edits),
                 _blob(entries, places),
             )
-        mirror.take(entries, dropped, written)
+            mirror.take(entries, dropped, written)
 
     def always(self, namespace: str | None) -> None:
         """Which codebook unmarked requests use as well; ``None`` for none.
@@ -130,21 +138,25 @@ class ServedCodebooks:
 
     Args:
         file: what ``memedit grace learn`` has written.
+        absent: whether it may be yet to come.
 
     Raises:
         ConfigError: it is not there, or says not which layer and namespace it is for.
         MemoryFileDamaged: it cannot be read.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, *, absent: bool = False) -> None:
         self._file = file
+        self._absent = absent
         self._lock = asyncio.Lock()
         self._books: EngineCodebooks | None = None
         self._refused = False
         self._fresh = True
         self._layer, self._namespace = -1, ""
+        self._edits: frozenset[str] = frozenset()
         self._read = self._stamp()
-        self._take(*Codebook.load(file))
+        if self._read is not None:
+            self._take(*Codebook.load(file))
 
     def check(self, body: Mapping[str, Any]) -> None:
         """Refuses a body that marks itself.
@@ -159,19 +171,19 @@ class ServedCodebooks:
                 "leave them out"
             )
 
-    async def members(
+    async def marked(
         self,
         scope: Mapping[str, Any],
         body: Mapping[str, Any],
         namespace: str,
         edits: Sequence[Edit],
-    ) -> dict[str, Any] | None:
+    ) -> Marked | None:
         """See :class:`memedit.server.middleware.Marks`."""
-        if self._refused or namespace != self._namespace:
+        if self._refused:
             return None
         async with self._lock:
             await self._refresh()
-            if any(edit.id not in self._edits for edit in edits):
+            if namespace != self._namespace or any(edit.id not in self._edits for edit in edits):
                 return None
             try:
                 mark = await self._mark(scope, [edit.id for edit in edits])
@@ -180,10 +192,20 @@ class ServedCodebooks:
                 logger.exception("codebooks are left aside: edits answer in context")
                 return None
         xargs, salt = body.get("vllm_xargs"), body.get("cache_salt")
-        return {
+        members = {
             "vllm_xargs": {**(xargs if isinstance(xargs, Mapping) else {}), **mark.extra_args},
             "cache_salt": f"{salt}:{mark.cache_salt}" if salt else mark.cache_salt,
         }
+        return Marked(members, tuple(map(self._reason, edits)))
+
+    def _reason(self, edit: Edit) -> str:
+        places = [at for at, one in enumerate(self._entries.edit_ids) if one == edit.id]
+        span = self._entries.spans[places].max()
+        tokens = f"for {span} tokens" if span else "for all tokens"
+        return (
+            f"{edit.id}: its value takes the place of the MLP of layer {self._layer} {tokens}, "
+            "from the last one of the prompt on"
+        )
 
     async def _mark(self, scope: Mapping[str, Any], edits: Sequence[str]) -> Mark:
         """The mark for these edits, with the engine's codebook as the file has it."""
@@ -202,7 +224,7 @@ class ServedCodebooks:
     async def _refresh(self) -> None:
         """Takes up another file in the place of the one that was read, if it is a codebook."""
         try:
-            if (stamp := self._stamp()) == self._read:
+            if (stamp := self._stamp()) == self._read or stamp is None:
                 return
             self._read = stamp
             self._take(*await asyncio.to_thread(Codebook.load, self._file))
@@ -227,10 +249,13 @@ class ServedCodebooks:
         self._edits = frozenset(self._entries.edit_ids)
         self._fresh = True
 
-    def _stamp(self) -> tuple[int, int, int]:
+    def _stamp(self) -> tuple[int, int, int] | None:
+        """Tells one state of the file from another; ``None`` while it is yet to come."""
         try:
             seen = self._file.stat()
         except OSError as error:
+            if self._absent and isinstance(error, FileNotFoundError):
+                return None
             raise ConfigError(
                 f"the codebook {self._file} cannot be read ({error.strerror}); write it with "
                 "`memedit grace learn`, or leave grace.file empty"
@@ -248,12 +273,19 @@ def _across(
 
 
 class _Mirror:
-    """Which entry each row of the workers' buffers holds."""
+    """Which entry each row of the workers' buffers holds.
 
-    def __init__(self, capacity: int) -> None:
+    Attributes:
+        metric: the parts of the metric that the buffers were made with.
+        version: tells this state of the buffers from all others, earlier and later ones of the
+            same content among them: a request that was marked before a change runs after it.
+    """
+
+    def __init__(self, capacity: int, metric: bytes) -> None:
         self._rows: dict[bytes, int] = {}
         self._free = list(range(capacity - 1, -1, -1))
-        self.version = "none"
+        self.metric = metric
+        self.version = secrets.token_hex(8)
 
     def compared(self, entries: Entries) -> tuple[list[int], list[tuple[int, int]]]:
         """The rows that go, and rows and places of the entries that are written."""
@@ -273,10 +305,7 @@ class _Mirror:
         self._rows = {digest: row for digest, row in self._rows.items() if row not in gone}
         self._rows |= {digests[place]: row for row, place in written}
         self._free = [row for row in (*dropped, *self._free) if row not in used]
-        whole = blake2b(digest_size=8)
-        for digest in digests:
-            whole.update(digest)
-        self.version = whole.hexdigest()
+        self.version = secrets.token_hex(8)
 
 
 def _digests(entries: Entries) -> list[bytes]:
@@ -288,6 +317,13 @@ def _digests(entries: Entries) -> list[bytes]:
             digest.update(np.ascontiguousarray(getattr(entries, name)[place]).tobytes())
         found.append(digest.digest())
     return found
+
+
+def _metric(entries: Entries) -> bytes:
+    from safetensors.numpy import save
+
+    one = entries.metric
+    return bytes(save({} if one is None else {"centre": one.centre, "matrix": one.matrix}))
 
 
 def _blob(entries: Entries, places: list[int]) -> bytes:

@@ -32,11 +32,12 @@ from memedit.assemble import Parts, assemble
 from memedit.config import Config, load
 from memedit.consolidation.versions import RANKS, versions_folder
 from memedit.editors.architectures import down_projections
-from memedit.errors import MissingDependency
+from memedit.errors import ConfigError, MissingDependency
 from memedit.server.api import edits_api
 from memedit.server.app import Served, prepared
 from memedit.server.asgi import ASGIApp, Receive, Scope, Send
 from memedit.server.door import PATH
+from memedit.server.learning import Learning, learner
 from memedit.server.page import Page
 
 MIDDLEWARE = "memedit.adapters.vllm_server.Middleware"
@@ -57,15 +58,19 @@ class Middleware:
 
     def __init__(self, app: ASGIApp) -> None:
         config = load()
-        marks = ServedCodebooks(Path(config.grace.file)) if config.grace.file else None
+        marks = _codebooks(config)
         parts, admits = _parts(config), _key_check(app)
         versions = None
         if config.consolidation.max_rank:
             versions = ServedVersions(versions_folder(config), parts.memory)
         self._served = Served(app, parts, config, admits=admits, marks=marks, versions=versions)
+        self._config = config
+        self._learning: Learning | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection's scope."""
+        if self._config.grace.learn and self._learning is None and scope["type"] == "http":
+            self._learning = _learning(self._config, scope["app"].state.engine_client)
         await self._served(scope, receive, send)
 
 
@@ -98,6 +103,28 @@ class EndpointPlugin:
 
     async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:
         """Nothing: the routes need no engine."""
+
+
+def _codebooks(config: Config) -> ServedCodebooks | None:
+    """What marks requests for codebooks, where there are any.
+
+    Raises:
+        ConfigError: edits are to be learned, and no file is named to learn them into.
+        MemeditError: the file cannot be used.
+    """
+    if config.grace.learn and not config.grace.file:
+        raise ConfigError("grace.learn needs grace.file, the file that edits are learned into")
+    if not config.grace.file:
+        return None
+    return ServedCodebooks(Path(config.grace.file), absent=config.grace.learn)
+
+
+def _learning(config: Config, client: Any) -> Learning:
+    """Has edits learned for the model that this engine serves."""
+    memory = config.memory
+    path, out = Path(memory.path), Path(config.grace.file)
+    command = learner(client.model_config.model, out, path, memory.namespace)
+    return Learning(path, memory.namespace, command)
 
 
 @functools.cache
@@ -236,8 +263,7 @@ def check(config: Config) -> None:
             usable.
     """
     on_cpu()
-    if config.grace.file:
-        ServedCodebooks(Path(config.grace.file))
+    _codebooks(config)
     parts = assemble(config)
     try:
         asyncio.run(Served(_nothing, parts, config).aclose())

@@ -39,11 +39,13 @@ class Table:
         capacity: most entries.
         dim: length of a key and of a value.
         like: a tensor whose device the buffers share.
+        metric: ``centre`` and ``matrix`` of a :class:`memedit.grace.metric.Metric`, or neither.
     """
 
     capacity: int
     dim: int
     like: Any
+    metric: Mapping[str, Any] = field(default_factory=dict)
     edits: list[str | None] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -55,6 +57,7 @@ class Table:
         self.radii = torch.full((self.capacity,), -1.0, device=device)
         self.born = torch.zeros(self.capacity, dtype=torch.int64, device=device)
         self.active = torch.zeros(self.capacity, dtype=torch.bool, device=device)
+        self.metric = {name: part.to(device) for name, part in self.metric.items()}
         self.spans = [0] * self.capacity
         self.edits = [None] * self.capacity
         self.used = 0  # rows from here on have never been written
@@ -62,7 +65,10 @@ class Table:
     @property
     def bytes(self) -> int:
         """What the buffers take."""
-        parts = (self.keys, self.values, self.radii, self.born, self.active)
+        parts = (
+            *(self.keys, self.values, self.radii, self.born, self.active),
+            *self.metric.values(),
+        )
         return sum(part.numel() * part.element_size() for part in parts)
 
     def write(self, rows: list[int], tensors: Mapping[str, Any], edits: list[str]) -> None:
@@ -89,7 +95,7 @@ class Table:
         """The row that each query fires, or -1, as :meth:`memedit.grace.codebook.Entries.lookup`.
 
         Args:
-            queries: shape (n, dim).
+            queries: states, shape (n, dim).
             named: of each query the edits whose entries alone count, whatever their radius, or
                 ``None``.
         """
@@ -99,8 +105,11 @@ class Table:
             return [-1] * len(queries)
         keys, active = self.keys[: self.used], self.active[: self.used]
         apart = torch.cdist(
-            queries.float(), keys, compute_mode="donot_use_mm_for_euclid_dist"
-        ).masked_fill(~active, torch.inf)
+            self._placed(queries.float()), keys, compute_mode="donot_use_mm_for_euclid_dist"
+        )
+        if self.metric:
+            apart = apart.square() / 2
+        apart = apart.masked_fill(~active, torch.inf)
         reach = self.radii[: self.used].expand(apart.shape)
         if any(edits is not None for edits in named):
             held = self.edits[: self.used]
@@ -122,6 +131,15 @@ class Table:
                 nearest[:, 0].tolist(), (inside & least.isfinite())[:, 0].tolist(), strict=True
             )
         ]
+
+    def _placed(self, states: Any) -> Any:
+        """Where states lie by the metric."""
+        import torch
+
+        if not self.metric:
+            return states
+        moved = (states - self.metric["centre"]) @ self.metric["matrix"]
+        return torch.nn.functional.normalize(moved, dim=1)
 
 
 @dataclass(slots=True)
@@ -291,14 +309,23 @@ class GraceWorker:
         setattr(runner, _SITE, made)
         return _dim(mlp), ""
 
-    def memedit_grace_space(self, namespace: str, capacity: int) -> int:
-        """Makes a namespace's buffers; gives their size in bytes."""
+    def memedit_grace_space(self, namespace: str, capacity: int, metric: bytes) -> int:
+        """Makes a namespace's buffers, empty; gives their size in bytes.
+
+        Args:
+            namespace: whose.
+            capacity: most entries.
+            metric: safetensors with the parts of a metric, or of none.
+        """
+        from safetensors.torch import load
+
         site = self._memedit_site()
         if site is None:
             return 0
         like = next(site.mlp.parameters())
-        site.tables[namespace] = Table(capacity, _dim(site.mlp), like)
-        return site.tables[namespace].bytes
+        table = Table(capacity, _dim(site.mlp), like, load(metric))
+        site.tables[namespace] = table
+        return table.bytes
 
     def memedit_grace_change(
         self, namespace: str, dropped: list[int], rows: list[int], edits: list[str], blob: bytes

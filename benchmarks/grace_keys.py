@@ -2,12 +2,15 @@
 
     python benchmarks/grace_keys.py --model DIR --split train --limit 60 --out FILE
 
-No value is learned and nothing is generated: what is measured is which prompts fall into the balls
-around an edit's keys. A key is what goes into a layer's MLP at the last token of the edit's prompt,
-in a chat or as a bare text. For every layer, and for a sweep of radii, how many rephrases fire
-their own edit, and how many prompts about other subjects (``neighbours``) and people's questions
-fire anything. Two rules for radii are compared: one number for all keys (``constant``), and a share
-of each key's own distance to the nearest prompt that is known not to be about it (``measured``).
+No value is learned and nothing is generated: what is measured is which prompts fire which entry of
+a codebook that has all edits in it, by its own rules. A key is what goes into a layer's MLP at the
+last token of the edit's prompt, in a chat or as a bare text. For some layers, and for a sweep of
+radii, how many rephrases fire their own target, and how many prompts about other subjects
+(``neighbours``) and people's questions fire anything. Two rules for radii are compared: one number
+for all keys (``constant``), and a share of each key's own distance to the nearest prompt that is
+known not to be about it (``measured``). And two ways to tell distances: between the states as they
+are (``plain``), and by a metric that is fitted to questions of our own in several wordings
+(``fitted``).
 """
 
 from __future__ import annotations
@@ -26,12 +29,14 @@ from setting import head
 
 from memedit.adapters import _tokens
 from memedit.adapters.transformers_local import TransformersLocal
-from memedit.grace.codebook import Floats, distances
-from memedit.grace.prompts import in_scope, out_of_scope, unrelated
+from memedit.grace.codebook import Codebook, Lesson, placed, separations
+from memedit.grace.metric import Floats, Metric, fitted
+from memedit.grace.prompts import in_scope, out_of_scope, unrelated, wordings
 from memedit.prompt import TextPrompt
+from memedit.training.pairs import PHRASINGS
 
 OTHERS = 5
-SHARES = [round(0.05 * i, 2) for i in range(4, 31)]
+SHARES = [round(0.1 * i, 1) for i in range(2, 13)]
 QUANTILES = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7]
 """Constant radii are these quantiles of questions' distances to the nearest key."""
 
@@ -75,56 +80,63 @@ def states(engine: TransformersLocal, texts: Sequence[str], form: str, batch: in
     return found
 
 
-def fired(queries: Floats, keys: Floats, radii: Floats) -> np.ndarray[Any, Any]:
-    """The key that each query fires, or -1: the nearest, where its ball holds the query."""
-    apart = distances(queries, keys)
-    nearest = apart.argmin(axis=1)
-    return np.where(apart[np.arange(len(queries)), nearest] <= radii[nearest], nearest, -1)
-
-
 def percent(hits: Any) -> float:
     return round(100 * float(np.mean(hits)), 1)
 
 
-def points(parts: dict[str, Floats], keys: int, own: int) -> dict[str, list[dict[str, float]]]:
+def points(
+    parts: dict[str, Floats], labels: Sequence[str], keys: int, metric: Metric | None
+) -> dict[str, list[dict[str, float]]]:
     """One layer's figures for both rules, over their sweeps, with ``keys`` keys an edit.
 
     Args:
         parts: states of one layer, by kind.
+        labels: the edits' targets.
         keys: how many of each edit's prompts are keys.
-        own: how many there are.
+        metric: by which they are compared.
     """
-    n = len(parts["rephrases"])
-    chosen = np.concatenate([np.arange(i * own, i * own + keys) for i in range(n)])
-    centres, owner = parts["in scope"][chosen], chosen // own
-    near = parts["out of scope"].reshape(n, -1, centres.shape[1])
-    free = np.array(
-        [
-            distances(key[None], np.concatenate([parts["unrelated"], near[edit]])).min()
-            for key, edit in zip(centres, owner, strict=True)
-        ]
-    )
-    to_questions = distances(parts["questions"], centres).min(axis=1)
+    n, dim = len(labels), parts["in scope"].shape[1]
+    centres = parts["in scope"].reshape(n, -1, dim)[:, :keys]
+    near = parts["out of scope"].reshape(n, -1, dim)
+
+    def apart(one: Floats, other: Floats) -> Floats:
+        return separations(metric, placed(metric, one), placed(metric, other))
+
+    free = [
+        apart(own, np.concatenate([parts["unrelated"], others])).min(axis=1)
+        for own, others in zip(centres, near, strict=True)
+    ]
+    to_questions = apart(parts["questions"], centres.reshape(-1, dim)).min(axis=1)
     radii = {
-        "constant": [(q, np.full(len(centres), np.quantile(to_questions, q))) for q in QUANTILES],
-        "measured": [(share, share * free) for share in SHARES],
+        "constant": [(q, [np.full(keys, np.quantile(to_questions, q))] * n) for q in QUANTILES],
+        "measured": [(part, [part * one for one in free]) for part in SHARES],
     }
+    nothing = np.zeros((keys, 1), dtype=np.float32)
     made: dict[str, list[dict[str, float]]] = {}
     for rule, sweep in radii.items():
         for at, radius in sweep:
-            of = {
-                kind: fired(parts[kind], centres, radius)
-                for kind in ("rephrases", "neighbours", "questions")
+            book = Codebook(dim, output_dim=1, metric=metric)
+            for i, label in enumerate(labels):
+                reach = np.asarray(radius[i], dtype=np.float32)
+                spans = np.zeros(keys, dtype=np.int64)
+                book.add(Lesson(str(i), label, centres[i], reach, nothing, spans))
+            entries = book.entries()
+            said = {
+                kind: [entries.labels[row] if row >= 0 else "" for row in entries.lookup(states)]
+                for kind, states in parts.items()
+                if kind in ("rephrases", "neighbours", "questions")
             }
-            edit = np.where(of["rephrases"] >= 0, owner[of["rephrases"]], -1)
+            right = [one == label for one, label in zip(said["rephrases"], labels, strict=True)]
+            fires = [bool(one) for one in said["rephrases"]]
             made.setdefault(rule, []).append(
                 {
                     "at": at,
-                    "median radius": round(float(np.median(radius)), 4),
-                    "rephrases, own": percent(edit == np.arange(n)),
-                    "rephrases, another": percent((edit >= 0) & (edit != np.arange(n))),
-                    "neighbours": percent(of["neighbours"] >= 0),
-                    "questions": percent(of["questions"] >= 0),
+                    "entries": len(entries),
+                    "median radius": round(float(np.median(entries.radii)), 4),
+                    "rephrases, own": percent(right),
+                    "rephrases, another": round(percent(fires) - percent(right), 1),
+                    "neighbours": percent([bool(one) for one in said["neighbours"]]),
+                    "questions": percent([bool(one) for one in said["questions"]]),
                 }
             )
     return made
@@ -138,7 +150,11 @@ def best(sweep: list[dict[str, float]], kind: str, most: float) -> float:
 def measured(given: argparse.Namespace) -> dict[str, Any]:
     made = setting(given.data, given.split, given.limit, given.seed)
     subjects = [edit.subject for edit in made.edits if edit.subject]
-    own = [in_scope(edit) for edit in made.edits]
+    own, labels = (
+        [in_scope(edit) for edit in made.edits],
+        [edit.target or "" for edit in made.edits],
+    )
+    reworded = wordings(json.loads(PHRASINGS.read_text(encoding="utf-8")))
     texts = {
         "in scope": [text for part in own for text in part],
         "out of scope": [
@@ -148,6 +164,7 @@ def measured(given: argparse.Namespace) -> dict[str, Any]:
         "rephrases": made.rephrases,
         "neighbours": made.neighbours,
         "questions": made.questions,
+        "reworded": [text for part in reworded for text in part],
     }
     engine = TransformersLocal(str(given.model), dtype="float32")
     results: dict[str, Any] = {}
@@ -157,10 +174,13 @@ def measured(given: argparse.Namespace) -> dict[str, Any]:
         found = states(engine, flat, form, given.batch)
         ends = np.cumsum([len(part) for part in texts.values()])[:-1]
         layers = {}
-        for layer in range(len(found)):
-            parts = dict(zip(texts, np.split(found[layer], ends), strict=True))
+        for layer in given.layers:
+            plain = dict(zip(texts, np.split(found[layer], ends), strict=True))
+            metric = fitted(np.split(plain["reworded"], len(reworded)))
             of_keys = {
-                f"{keys} keys": points(parts, keys, len(own[0])) for keys in (1, len(own[0]))
+                f"{keys} keys, {told}": points(plain, labels, keys, one)
+                for keys in (1, len(own[0]))
+                for told, one in (("plain", None), ("fitted", metric))
             }
             layers[layer] = {
                 "best": {
@@ -190,6 +210,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--forms", nargs="+", choices=("chat", "text"), default=["chat", "text"])
+    parser.add_argument(
+        "--layers", type=int, nargs="+", default=[8, 14, 20, 22, 23, 25, 28], help="decoder layers"
+    )
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     started = head(

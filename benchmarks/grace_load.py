@@ -188,10 +188,10 @@ async def run(given: argparse.Namespace) -> dict[str, Any]:
         ("first", first),
         ("second", replace(second, edit_id=first.edit_id, keys=first.keys, radii=first.radii)),
     ):
-        one = Codebook(book.dim)
+        one = Codebook(book.dim, metric=book.metric)
         one.add(lesson)
         states[name] = one.entries()
-    states["none"] = Codebook(book.dim).entries()
+    states["none"] = Codebook(book.dim, metric=book.metric).entries()
     engine = AsyncLLM.from_engine_args(
         AsyncEngineArgs(
             str(given.model),
@@ -250,6 +250,7 @@ def full(book: Codebook, count: int) -> Entries:
         arrivals=np.arange(count),
         labels=tuple(entries.labels[row] for row in rows),
         edit_ids=tuple(f"{entries.edit_ids[row]}-{i}" for i, row in enumerate(rows)),
+        metric=entries.metric,
     )
 
 
@@ -263,7 +264,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=20, help="CounterFact records")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--layer", type=int, default=25)
-    parser.add_argument("--share", type=float, default=0.7)
+    parser.add_argument("--share", type=float, default=0.6)
     parser.add_argument("--capacity", type=int, default=1000, help="entries while speed is taken")
     parser.add_argument("--streams", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=30)

@@ -17,7 +17,7 @@ from typing import Any
 
 WIDTH, HEIGHT, LEFT, TOP, GAP = 330, 260, 52, 34, 70
 MOST = {"questions": 10.0, "neighbours": 60.0}
-PALETTE = ("#1b6ca8", "#d1495b", "#66a182", "#edae49", "#7a4fa3", "#8d8d8d", "#2e4057")
+PALETTE = ("#1b6ca8", "#d1495b", "#66a182", "#edae49", "#7a4fa3", "#8d8d8d", "#2e4057", "#b56576")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +37,14 @@ class Line:
 
 def lines(results: dict[str, Any], layer: int, lower: tuple[int, ...]) -> list[Line]:
     """The chosen layer in all its forms, and lower layers in the chosen form."""
-    many = max(
-        results["forms"]["chat"][str(layer)]["sweeps"], key=lambda name: int(name.split()[0])
-    )
+    sweeps = results["forms"]["chat"][str(layer)]["sweeps"]
+    most = max(int(name.split()[0]) for name in sweeps)
+    many = f"{most} keys, fitted"
     found = [
         Line("chat", layer, many, "measured"),
         Line("chat", layer, many, "constant"),
-        Line("chat", layer, "1 keys", "measured"),
+        Line("chat", layer, f"{most} keys, plain", "measured"),
+        Line("chat", layer, "1 keys, fitted", "measured"),
         *(Line("chat", other, many, "measured") for other in lower),
     ]
     if "text" in results["forms"]:

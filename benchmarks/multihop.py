@@ -1,6 +1,6 @@
 """How well are multi-hop questions answered, and what goes wrong where? MQuAKE, all edits live.
 
-    python benchmarks/multihop.py run NAME --model FOLDER --cases 300 --mello-cases 150
+    python benchmarks/multihop.py run NAME --model FOLDER --cases 300 --dear-cases 150
     python benchmarks/multihop.py known NAME --cases 300
     python benchmarks/multihop.py passthrough NAME
 
@@ -29,12 +29,15 @@ that what is left of the failures is reading and retrieval.
 ``passthrough`` counts what goes another way than it came, with the edits of all conflict-free cases
 live that are not for the report: the report's single- and multi-hop questions as they are before
 its edits, where no live edit changes their chain, and real search questions. It asks no model: hops
-are answered with the dataset's own answers.
+are answered with the dataset's own answers. The same questions go as chats through a server's
+whole application with ``[multihop] enabled``, and what comes out behind it is compared with what
+went in, byte by byte.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import random
@@ -46,24 +49,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 from setting import head, read
 
 from memedit.adapters import make_engine
-from memedit.assemble import make_encoder
-from memedit.config import Config
+from memedit.assemble import assemble, make_encoder
+from memedit.config import Config, MemoryConfig, MultiHopConfig
 from memedit.edits import Edit
 from memedit.evaluation import datasets
 from memedit.evaluation.cases import Case
 from memedit.evaluation.interference import apart
 from memedit.evaluation.intervals import rate
-from memedit.evaluation.measures import holds, spoken
+from memedit.evaluation.measures import every_hop_holds, holds, spoken
 from memedit.evaluation.methods import Ask, Bench, method_class
 from memedit.evaluation.methods.guided import Guided
 from memedit.evaluation.runner import Remembered, run_folder
 from memedit.evaluation.transcript import Transcript
 from memedit.multihop.answers import names_of
 from memedit.multihop.chain import Hop, Look, Nearest, Reading
-from memedit.multihop.decompose import nested, shipped
+from memedit.multihop.decompose import nested, shipped, surely_nested
 from memedit.multihop.drive import drive
 from memedit.multihop.guided import gold
 from memedit.multihop.mello import mello
@@ -71,11 +75,14 @@ from memedit.multihop.relations import relation_of
 from memedit.prompt import ChatPrompt
 from memedit.protocols import Decision, Generation
 from memedit.router import PASSTHROUGH
+from memedit.server.app import Served
+from memedit.server.asgi import Receive, Scope, Send
 from memedit.training.multihop import RELATIONS, MQuAKECase, mquake_cases, tuning
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 FILE = "mquake/cf-3k-odd.json"
+DEAR = ("ike-always", "mello")
 METHODS = ("none", "ike-always", "mello", "mello-guided", "oracle", "gold-hops")
 
 
@@ -256,7 +263,6 @@ def rows_of(world: World, name: str, found: Sequence[Any]) -> list[dict[str, Any
         said = one.answer or "" if name == "gold-hops" else one.generation.text
         subjects = [edit.subject for edit in case.edits if edit.subject]
         right = holds(spoken(said, chat=True), probe.answers, probe.old, subjects)
-        hops = [hop_right(h, wanted) for h, wanted in zip(one.hops, probe.hops, strict=False)]
         chain = world.chain(case)
         assert chain is not None
         row = {
@@ -270,7 +276,9 @@ def rows_of(world: World, name: str, found: Sequence[Any]) -> list[dict[str, Any
             "edited": len(case.edits),
             "held": chain.held,
             "taken": [hop.told() for hop in one.hops],
-            "every_hop": len(one.hops) == len(probe.hops) and all(hops),
+            "every_hop": every_hop_holds(
+                [hop.answer for hop in one.hops], [hop.answers for hop in probe.hops]
+            ),
         }
         if name == "mello-guided" and not right:
             row["why"] = why(world, case, one, nested(read[place]) or read[place])
@@ -327,10 +335,8 @@ def run(options: argparse.Namespace) -> None:
                 place = Path(scratch) / name
                 place.mkdir()
                 part = world
-                if name == "mello" and options.mello_cases < options.cases:
-                    part = World(
-                        options.data, options.part, options.pool, options.mello_cases, seed
-                    )
+                if name in DEAR and options.dear_cases < options.cases:
+                    part = World(options.data, options.part, options.pool, options.dear_cases, seed)
                 spent, found = ask(
                     part, name, Bench(config, encoder, place), transcript, options.max_tokens
                 )
@@ -509,6 +515,11 @@ def passthrough(options: argparse.Namespace) -> None:
             for name, of_kind in kinds.items()
         }
         method.close()
+        answers, place = engine.answers, Path(scratch) / "served.sqlite3"
+        for name, of_kind in kinds.items():
+            found[name]["through_the_server"] = asyncio.run(
+                through_the_server(of_kind, answers, place, [e for c in live for e in c.edits])
+            )
     written = {
         **made_by(options),
         "live_edits": sum(len(case.edits) for case in live),
@@ -521,9 +532,68 @@ def passthrough(options: argparse.Namespace) -> None:
     print(json.dumps(written, ensure_ascii=False, indent=1))
 
 
+class Application:
+    """What memedit stands in front of: answers hops from a table, keeps the last body it got."""
+
+    def __init__(self, answers: dict[str, str]) -> None:
+        self.answers = answers
+        self.body = b""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """An OpenAI chat."""
+        self.body, more = b"", True
+        while more:
+            message = await receive()
+            self.body += message.get("body", b"")
+            more = message.get("more_body", False)
+        query = json.loads(self.body)["messages"][-1]["content"]
+        said = self.answers.get(query.casefold(), "unknown")
+        answer = {"choices": [{"message": {"role": "assistant", "content": said}}]}
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
+
+
+async def through_the_server(
+    texts: Sequence[str], answers: dict[str, str], path: Path, live: Sequence[Edit]
+) -> dict[str, int]:
+    """How many chats come out behind memedit as they went in, and how many an edit takes part in.
+
+    Raises:
+        RuntimeError: a chat was changed that memedit says it passed through.
+    """
+    texts = list(dict.fromkeys(texts))
+    memory = MemoryConfig(path=path)
+    config = Config(memory=memory, multihop=MultiHopConfig(enabled=True))
+    behind, parts = Application(answers), assemble(config)
+    if not len(parts.memory):
+        parts.memory.add(live)
+    facts = len(parts.memory)  # of edits in the same words the last one is live
+    served = Served(behind, parts, config)
+    transport = httpx.ASGITransport(app=served)
+    edited = unchanged = 0
+    async with httpx.AsyncClient(transport=transport, base_url="http://memedit") as client:
+        for text in texts:
+            chat = {"model": "m", "messages": [{"role": "user", "content": text}]}
+            body = json.dumps(chat, indent=2).encode()
+            headers = {"content-type": "application/json"}
+            answer = await client.post("/v1/chat/completions", content=body, headers=headers)
+            if answer.headers["x-memedit-route"] != PASSTHROUGH:
+                edited += 1
+            elif behind.body != body:
+                raise RuntimeError(f"changed on its way: {text}")
+            else:
+                unchanged += 1
+    await served.aclose()
+    return {
+        "chats": len(texts), "live_facts": facts, "unchanged_to_the_byte": unchanged,
+        "edited": edited,
+    }  # fmt: skip
+
+
 def _nested(method: Guided, texts: Sequence[str]) -> dict[str, Any]:
     texts = list(dict.fromkeys(texts))
-    return rate([[bool(readings)] for readings in method.read(texts)]).to_mapping()
+    return rate([[surely_nested(readings)] for readings in method.read(texts)]).to_mapping()
 
 
 def _fires(method: Guided, engine: Known, texts: Sequence[str]) -> dict[str, Any]:
@@ -557,7 +627,7 @@ def main() -> None:
     parser.add_argument("--part", choices=("report", "tuning"), default="report")
     parser.add_argument("--pool", default="all", help="1, 100 or all")
     parser.add_argument("--cases", type=int, default=300)
-    parser.add_argument("--mello-cases", type=int, default=150)
+    parser.add_argument("--dear-cases", type=int, default=150)
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument(
         "--sequential", type=int, default=0, help="questions of mello's, one by one"

@@ -138,9 +138,12 @@ class GraceConfig:
     Attributes:
         file: what ``memedit grace learn`` has written; empty for none. A newer one in its place is
             taken up with the next request that one of its edits is about.
+        learn: whether the server has edits learned into the file whose ``route`` is ``grace``, in a
+            process of its own; they answer in context until they are there.
     """
 
     file: str = ""
+    learn: bool = False
 
 
 @with_config(_STRICT)

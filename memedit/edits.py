@@ -32,6 +32,9 @@ MAX_CHARS = 2_000
 MAX_ALIASES = 64
 """Most other names that one edit may list for its subject."""
 
+ROUTES = ("auto", "ike", "grace")
+"""What an edit may ask for: whichever route has it, in context alone, or the engine's codebook."""
+
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 
 # Control tokens of the chat templates in use: <|im_start|> (ChatML, Qwen, Phi), <|eot_id|>
@@ -80,6 +83,9 @@ class Edit:
         aliases: other names of the subject.
         old_target: the answer that the edit replaces, where it is known.
         source: where the fact comes from; free text, never shown to a model.
+        route: ``"ike"`` to be answered in context alone, ``"grace"`` to be learned into the
+            engine's codebook where there is one, and answered in context until then; ``None`` for
+            either.
     """
 
     id: str
@@ -92,6 +98,7 @@ class Edit:
     aliases: tuple[str, ...] = ()
     old_target: str | None = None
     source: str = ""
+    route: str | None = None
 
     @property
     def key(self) -> str:
@@ -283,6 +290,9 @@ def _checked(**given: Any) -> Edit:
         edit_id = new_id()
     if not isinstance(edit_id, str) or not _ID.fullmatch(edit_id):
         raise InvalidEdit(f"the id {edit_id!r} is not 1 to 64 characters of A-Z a-z 0-9 . _ : -")
+    route = given.pop("route", None) or "auto"
+    if route not in ROUTES:
+        raise InvalidEdit(f"the route {route!r} is none of {', '.join(ROUTES)}")
     aliases = given.pop("aliases", ())
     if isinstance(aliases, str) or not isinstance(aliases, Iterable):
         raise InvalidEdit("aliases is a list of names")
@@ -290,7 +300,7 @@ def _checked(**given: Any) -> Edit:
     if len(names) > MAX_ALIASES:
         raise InvalidEdit(f"{len(names)} aliases; at most {MAX_ALIASES} are taken")
     texts = {name: clean(text, name) for name, text in given.items() if text not in (None, "")}
-    edit = Edit(id=edit_id, aliases=names, **texts)
+    edit = Edit(id=edit_id, aliases=names, route=None if route == "auto" else route, **texts)
     if edit.prompt is not None and (edit.prompt.count("{}") != 1 or edit.subject is None):
         raise InvalidEdit("a prompt needs a subject and exactly one {} where it belongs")
     clean(edit.key, "prompt with its subject", limit=2 * MAX_CHARS)

@@ -11,7 +11,8 @@ import threading
 import time
 import zlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import blake2b
 from importlib.util import find_spec
 from pathlib import Path
@@ -179,31 +180,40 @@ class SentenceEncoder:
         if self._loaded is None:
             try:
                 import sentence_transformers
-                from transformers.utils import logging
             except ImportError as error:
                 raise MissingDependency(
                     "encoding needs sentence-transformers: pip install sentence-transformers"
                 ) from error
-            bars = logging.is_progress_bar_enabled()
-            logging.disable_progress_bar()
             try:
-                self._loaded = sentence_transformers.SentenceTransformer(
-                    self._label if self._folder is None else str(self._folder),
-                    device=self._device,
-                    local_files_only=self._folder is not None,
-                )
+                with without_bars():
+                    self._loaded = sentence_transformers.SentenceTransformer(
+                        self._label if self._folder is None else str(self._folder),
+                        device=self._device,
+                        local_files_only=self._folder is not None,
+                    )
             except (OSError, ValueError) as error:
                 raise MissingDependency(
                     f"the encoder model {str(self._folder or self._label)!r} cannot be loaded "
                     f"({error}); name a sentence-transformers folder, a model that the hub has, or "
                     "none for the packaged model"
                 ) from error
-            finally:
-                if bars:
-                    logging.enable_progress_bar()
             if self._precision == "bfloat16":
                 self._loaded.bfloat16()
         return self._loaded
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """No progress bars of transformers' while a model is loaded."""
+    from transformers.utils import logging
+
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if bars:
+            logging.enable_progress_bar()
 
 
 class HashEncoder:

@@ -302,6 +302,16 @@ def test_one_fact_one_conflict_key() -> None:
     assert structured("France", "The president of {} is", "X").conflict_key != plain.conflict_key
 
 
+def test_an_edit_may_ask_for_a_route() -> None:
+    asked = {"statement": "The capital of France is Lyon."}
+    assert from_mapping({**asked, "route": "ike"}).route == "ike"
+    assert from_mapping({**asked, "route": "auto"}).route is None
+    assert "route" not in from_mapping({**asked, "route": "auto"}).to_mapping()
+    for other in ("mello", 7, ["ike"]):
+        with pytest.raises(InvalidEdit, match="none of auto, ike, grace"):
+            from_mapping({**asked, "route": other})
+
+
 # the way through JSON
 
 
@@ -312,6 +322,7 @@ def test_one_fact_one_conflict_key() -> None:
             "France", "The capital of {} is", "Lyon", relation="P36", aliases=["FR", "Gaul"]
         ),
         structured("{}", "The {} is", "a place", old_target="nothing", source="a test"),
+        structured("France", "The capital of {} is", "Lyon", route="grace"),
         question("What is the capital of France?", "Lyon"),
         question("In which city does it stand?", "Rome"),
         sentence("The capital of France is Lyon."),

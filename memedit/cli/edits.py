@@ -72,6 +72,10 @@ def add(
     relation: Annotated[str | None, typer.Option(help="A name for the relation.")] = None,
     old_target: Annotated[str | None, typer.Option(help="The answer until now.")] = None,
     source: Annotated[str | None, typer.Option(help="Where the fact comes from.")] = None,
+    route: Annotated[
+        str | None,
+        typer.Option(help="ike: in context alone; grace: learned into a codebook; auto."),
+    ] = None,
     edit_id: Annotated[str | None, typer.Option("--id", help="An id of your own.")] = None,
     valid_from: Annotated[str | None, typer.Option(help="From when it answers.")] = None,
     expires_at: Annotated[str | None, typer.Option(help="From when it answers no more.")] = None,
@@ -97,6 +101,7 @@ def add(
         "relation": relation,
         "old_target": old_target,
         "source": source,
+        "route": route,
     }
     edit = from_mapping({name: value for name, value in given.items() if value})
     with _memory(memory, namespace, config) as (opened, space):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
@@ -20,7 +20,7 @@ from memedit.multihop.chain import Look, Outcome
 from memedit.multihop.decompose import may_be_nested, nested, shipped
 from memedit.multihop.guided import guided
 from memedit.prompt import TextPrompt
-from memedit.protocols import Request
+from memedit.protocols import Generation, Request
 from memedit.router import Router
 
 
@@ -29,22 +29,24 @@ def _hops(query: str, router: Router, namespace: str) -> list[str]:
     readings = nested(shipped().read([query])[0]) if may_be_nested(query) else ()
     if not readings:
         return []
-    likeliest = readings[0]
-    lines = [f"{likeliest.start} → {' → '.join(likeliest.relations)}: {likeliest.probability:.3f}"]
-    steps, decided = guided(readings[:1]), None
+    asked: list[str] = []
+    steps = guided(readings)
+    value: Any = None
     while True:
         try:
-            step = steps.send(decided)
+            step = steps.send(value)
         except StopIteration as end:
             outcome: Outcome = end.value
-            return [*lines, *filter(None, [outcome.reason])]
+            break
         if isinstance(step, Look):
-            decided = router.decide(step.queries, namespace)
-            edits = [edit for decision in decided for edit in decision.edits]
-            if edits:
-                lines.append(f"{step.queries[0]} {edits[0].target} ({edits[0].id})")
+            value = router.decide(step.queries, namespace)
         elif isinstance(step, Request):
-            return [*lines, f"{step.prompt.query} the model is asked"]
+            asked.append(step.prompt.query)
+            value = Generation("", 0, 0)
+    reading = outcome.reading or readings[0]
+    lines = [f"{reading.start} → {' → '.join(reading.relations)}: {reading.probability:.3f}"]
+    lines += [hop.told() for hop in outcome.hops if hop.answer is not None]
+    return [*lines, f"{asked[0]} the model is asked" if asked else outcome.reason]
 
 
 def explain(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -56,6 +59,9 @@ def learn(
             "--layer", min=0, show_default=False, help="Decoder layer; the fifth from the end."
         ),
     ] = None,
+    marked: Annotated[
+        bool, typer.Option("--marked", help="Only edits whose route is grace.")
+    ] = False,
     namespace: NamespaceOption = None,
     memory: MemoryOption = None,
     config: ConfigOption = None,
@@ -63,29 +69,32 @@ def learn(
 ) -> None:
     """Learn the live edits of a namespace into a codebook; seconds an edit on two cores.
 
-    Edits that are no longer live leave it. Edits without a target, and those whose answer the
-    model does not take up, are left out: they are answered in context. Where it is stopped,
-    running it again goes on.
+    Edits that are no longer live leave it. Edits without a target, those whose route is ike, and
+    those whose answer the model does not take up, are left out: they are answered in context.
+    Where it is stopped, running it again goes on.
     """
     configured = configuration(memory, namespace, config)
     space = configured.memory.namespace
-    with open_memory(configured) as opened:
-        edits = [record.edit for record in opened.records(space) if record.edit.target is not None]
-    folder = str(packaged(model)) if model in PACKAGED else model
-    engine = import_module("memedit.adapters.transformers_local").TransformersLocal(folder)
-    with engine:
-        count = engine.model.config.get_text_config().num_hidden_layers
-        wanted = count - 5 if layer is None else layer
-        grace = import_module("memedit.adapters.transformers_grace").GraceLocal(engine, wanted)
-        notes = {"model": engine.name, "layer": str(wanted), "namespace": space}
-        book = _opened(out, grace.dim, notes)
-        live = {edit.id for edit in edits}
-        gone = [edit_id for edit_id in book.edit_ids if edit_id not in live]
-        for edit_id in gone:
-            book.remove(edit_id)
-        new = [edit for edit in edits if edit.id not in book.edit_ids]
-        failed = _learned(grace, book, edits, new, lambda: book.save(out, notes), as_json)
-        book.save(out, notes)
+    with _alone(out):
+        with open_memory(configured) as opened:
+            records = opened.records(space)
+            edits = [r.edit for r in records if r.edit.target is not None and r.edit.route != "ike"]
+        folder = str(packaged(model)) if model in PACKAGED else model
+        engine = import_module("memedit.adapters.transformers_local").TransformersLocal(folder)
+        with engine:
+            count = engine.model.config.get_text_config().num_hidden_layers
+            wanted = count - 5 if layer is None else layer
+            grace = import_module("memedit.adapters.transformers_grace").GraceLocal(engine, wanted)
+            notes = {"model": engine.name, "layer": str(wanted), "namespace": space}
+            book = _opened(out, grace, notes)
+            live = {edit.id for edit in edits}
+            gone = [edit_id for edit_id in book.edit_ids if edit_id not in live]
+            for edit_id in gone:
+                book.remove(edit_id)
+            asked = [edit for edit in edits if edit.route == "grace"] if marked else edits
+            new = [edit for edit in asked if edit.id not in book.edit_ids]
+            failed = _learned(grace, book, edits, new, lambda: book.save(out, notes), as_json)
+            book.save(out, notes)
     said: dict[str, Any] = {
         "edits": len(book.edit_ids),
         "learned": len(new) - len(failed),
@@ -100,12 +109,20 @@ def learn(
         say(", ".join(f"{name}: {value}" for name, value in said.items()))
 
 
-def _opened(path: Path, dim: int, notes: dict[str, str]) -> Codebook:
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Waits until no other process learns into this file."""
+    with out.with_name(f"{out.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _opened(path: Path, grace: Any, notes: dict[str, str]) -> Codebook:
     """The codebook of that file, or a new one where there is none."""
     if not path.exists():
-        return Codebook(dim)
+        return Codebook(grace.dim, metric=grace.metric())
     book, before = Codebook.load(path)
-    if before != notes or book.dim != dim:
+    if before != notes or book.dim != grace.dim:
         raise InvalidInput(
             f"{path} is for {_told(before)}, not for {_told(notes)}; name another file with --out"
         )
@@ -124,7 +141,7 @@ def _learned(
     failed = []
     for start in range(0, len(new), _CHUNK):
         chunk = new[start : start + _CHUNK]
-        for lesson, one in grace.lessons(chunk, subjects=subjects):
+        for lesson, one in grace.lessons(chunk, subjects=subjects, metric=book.metric):
             if one.held:
                 book.add(lesson)
             else:

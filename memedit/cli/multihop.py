@@ -49,7 +49,7 @@ def train(
     ] = Path("weights"),
     data: DataOption = None,
     seed: Annotated[int, typer.Option("--seed", help="Of every random choice.")] = 0,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Of training.")] = 2_000,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Of training.")] = 3_000,
 ) -> None:
     """Train the decomposer on our own words and a part of MQuAKE: some minutes on two cores."""
     from memedit.evaluation.datasets import data_root

@@ -86,6 +86,18 @@ def _print_kinds(results: list[dict[str, Any]]) -> None:
         for kind, both in result["questions"].items()
         for which, rate in both.items()
     ]
+    rows += [
+        (
+            "portability",
+            f"{kind}, every hop",
+            result["method"],
+            result["live_edits"],
+            rate["n"],
+            share(rate),
+        )
+        for result in results
+        for kind, rate in result.get("every_hop", {}).items()
+    ]
     if rows:
         rows.sort(key=lambda row: row[:2])
         print_table("by kind", ("measure", "kind", "method", "live edits", "n", "rate"), rows)

@@ -38,6 +38,24 @@ def holds(
     return stated(answer, accepted, old, aside=subjects).took
 
 
+def every_hop_holds(taken: Sequence[str | None], accepted: Sequence[Sequence[str]]) -> bool:
+    """Whether a multi-hop question was followed all the way: MQuAKE's hop-wise accuracy.
+
+    As many hops were taken as the question has, and each one's answer is an accepted one. A right
+    answer by a wrong way does not count.
+
+    Args:
+        taken: the answer found at each hop, ``None`` where there was none.
+        accepted: the accepted answers of each hop of the question.
+
+    Source: Zhong et al. 2023 (arXiv:2305.14795), section 3.
+    """
+    if len(taken) != len(accepted):
+        return False
+    pairs = zip(taken, accepted, strict=True)
+    return all(answer is not None and holds(answer, names, ()) for answer, names in pairs)
+
+
 def unchanged(edited: str, unedited: str) -> bool:
     """Whether an out-of-scope answer counts for locality: (5).
 

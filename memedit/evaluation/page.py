@@ -318,6 +318,11 @@ def _kinds(results: Sequence[Mapping[str, Any]]) -> Table | None:
         for kind, both in one["questions"].items()
         for which, rate in both.items()
     ]
+    rows += [
+        ("portability", f"{kind}, every hop", *_who(one), _share(rate))
+        for one in results
+        for kind, rate in one.get("every_hop", {}).items()
+    ]
     rows.sort(key=lambda row: (MEASURES.index(row[0]), row[1]))
     return _table("By kind of probe", ("measure", "kind", *_WHO, "rate"), rows)
 

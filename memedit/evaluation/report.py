@@ -90,6 +90,13 @@ def _result(rows: Sequence[Row], seed: int) -> dict[str, Any]:
         for measure in MEASURES
     }
     found["questions"] = _questions(rows, seed)
+    found["every_hop"] = {}
+    if any("hops" in entry for entry in entries):  # else the method takes none
+        followed = [entry for entry in entries if "every_hop" in entry]
+        found["every_hop"] = {
+            kind: share(_followed(kind), lambda e: e["every_hop"])
+            for kind in _kinds(followed, "portability")
+        }
     found["right_edit"] = share(
         lambda e: counted(e) and e["measure"] in ("accuracy", "generality"),
         lambda e: e["right_edit"],
@@ -115,6 +122,10 @@ def _of(measure: str, kind: str | None = None) -> Callable[[Entry], bool]:
     return lambda entry: (
         counted(entry) and entry["measure"] == measure and kind in (None, entry["kind"])
     )
+
+
+def _followed(kind: str) -> Callable[[Entry], bool]:
+    return lambda entry: _of("portability", kind)(entry) and "every_hop" in entry
 
 
 def _set_apart(reason: str, measure: str) -> Callable[[Entry], bool]:

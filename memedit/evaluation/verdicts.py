@@ -12,7 +12,7 @@ from typing import Any
 from memedit.edits import Edit
 from memedit.evaluation.cases import Case, Probe
 from memedit.evaluation.matching import normalised, stated
-from memedit.evaluation.measures import holds, spoken, unchanged
+from memedit.evaluation.measures import every_hop_holds, holds, spoken, unchanged
 from memedit.evaluation.methods import Answered, AnyPrompt
 from memedit.prompt import ChatPrompt
 
@@ -85,6 +85,10 @@ def verdict(
     }
     if answered.hops:
         entry["hops"] = [hop.told() for hop in answered.hops]
+    if probe.hops:
+        entry["every_hop"] = every_hop_holds(
+            [hop.answer for hop in answered.hops], [hop.answers for hop in probe.hops]
+        )
     if probe.group:
         entry["group"] = probe.group
     if probe.in_scope:

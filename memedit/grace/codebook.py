@@ -12,6 +12,8 @@ What differs from the paper:
   Taking an edit out leaves exactly what the remaining keys would have made without it: radii that
   its arrival had split are whole again, and keys that it had absorbed stand on their own.
 - Each key brings a radius of its own, and a split never widens an entry.
+- Distances are Euclidean, as in the paper, unless the codebook has a metric of its own
+  (:mod:`memedit.grace.metric`).
 - Keys that are too near to be told apart (:attr:`Codebook.resolution`) and mean different things
   are not split into balls that nothing falls into: the newer one answers, and the older one does
   again once the newer is gone.
@@ -21,7 +23,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memedit.errors import EditNotFound, InvalidInput, MemoryFileDamaged
-
-Floats = NDArray[np.float32]
-"""Rows of a layer's states, shape (n, dim), or one number per row, shape (n,); float32."""
+from memedit.grace.metric import Floats, Metric
 
 Counts = NDArray[np.int64]
 """One whole number per row, shape (n,), int64."""
@@ -52,7 +52,7 @@ class Lesson:
         edit_id: the edit's id.
         label: what the value makes the model say; keys of one label may share an entry.
         keys: states that the value belongs to, shape (n, dim), n at least 1.
-        radii: how far from each key a state may be, shape (n,), in the units of the states.
+        radii: how far from each key a state may be, shape (n,), by the codebook's metric.
         values: what replaces the layer's output, shape (n, dim of the output).
         spans: of how many tokens, from the last one of the prompt on, the output is replaced,
             shape (n,), int64; 0 for all that follow.
@@ -71,13 +71,14 @@ class Entries:
     """The entries of a codebook, the oldest first: all that a lookup needs.
 
     Attributes:
-        keys: shape (n, dim).
+        keys: where the keys lie by the metric, shape (n, dim).
         radii: shape (n,).
         values: shape (n, dim of the output).
         spans: shape (n,), int64.
         arrivals: shape (n,), int64, ascending: the running number of each key; it stays the
             same as long as the codebook holds the key.
         labels, edit_ids: one per entry; the edit is the one whose value answers.
+        metric: by which states are compared; ``None`` for their Euclidean distance.
     """
 
     keys: Floats
@@ -87,6 +88,7 @@ class Entries:
     arrivals: Counts
     labels: tuple[str, ...]
     edit_ids: tuple[str, ...]
+    metric: Metric | None = None
 
     def __len__(self) -> int:
         return len(self.edit_ids)
@@ -97,14 +99,14 @@ class Entries:
         Of several keys that are equally near the newest counts.
 
         Args:
-            queries: shape (n, dim).
+            queries: states, shape (n, dim).
             named: of each state the edits that it is known to be about, by other means than its
                 distance: their entries alone count then, whatever their radius. ``None`` leaves
                 it to the radii.
         """
-        if not len(self):
+        if not len(self) or not len(queries):
             return np.full(len(queries), -1)
-        apart = distances(queries, self.keys)
+        apart = separations(self.metric, placed(self.metric, queries), self.keys)
         reach = np.broadcast_to(self.radii, apart.shape)
         if named is not None:
             counts = np.array([[one in set(edits) for one in self.edit_ids] for edits in named])
@@ -122,12 +124,8 @@ class _Key:
     lesson: Lesson
     at: int
     arrival: int
+    vector: Floats  # by the codebook's metric
     apart: Floats  # distances to the keys before it, (place,)
-
-    @property
-    def vector(self) -> Floats:
-        row: Floats = self.lesson.keys[self.at]
-        return row
 
 
 class Codebook:
@@ -138,7 +136,8 @@ class Codebook:
         output_dim: length of a value; that of a key by default.
         limit: most keys that it takes.
         resolution: keys of different labels that are at most this far apart count as the same
-            key: the noise of the states, in their units.
+            key: the noise of the states, by the metric.
+        metric: by which states are compared; their Euclidean distance by default.
     """
 
     def __init__(
@@ -148,6 +147,7 @@ class Codebook:
         output_dim: int | None = None,
         limit: int = LIMIT,
         resolution: float = 0.0,
+        metric: Metric | None = None,
     ) -> None:
         if dim < 1 or limit < 1 or resolution < 0:
             raise InvalidInput(
@@ -157,6 +157,7 @@ class Codebook:
         self.output_dim = output_dim or dim
         self.limit = limit
         self.resolution = resolution
+        self.metric = metric
         self._keys: list[_Key] = []
         self._vectors = np.empty((0, dim), dtype=np.float32)  # of the keys, and room for more
         self._arrived = 0
@@ -221,6 +222,7 @@ class Codebook:
             arrivals=np.array([key.arrival for key in held], dtype=np.int64),
             labels=tuple(key.lesson.label for key in held),
             edit_ids=tuple(key.lesson.edit_id for key in held),
+            metric=self.metric,
         )
 
     def save(self, path: Path, notes: Mapping[str, str] | None = None) -> None:
@@ -246,6 +248,8 @@ class Codebook:
             "values": _joined((one.values for one in lessons), (0, self.output_dim)),
             "spans": _joined((one.spans for one in lessons), (0,)).astype(np.int64),
         }
+        if self.metric is not None:
+            tensors |= {"centre": self.metric.centre, "matrix": self.metric.matrix}
         header = {**(notes or {}), "format": _FORMAT, "codebook": json.dumps(about)}
         part = path.with_name(f"{path.name}.part")
         part.write_bytes(save(tensors, header))
@@ -269,11 +273,17 @@ class Codebook:
                     )
                 about = json.loads(header.pop("codebook"))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metric = (
+                Metric(tensors.pop("centre"), tensors.pop("matrix"))
+                if "matrix" in tensors
+                else None
+            )
             book = cls(
                 tensors["keys"].shape[1],
                 output_dim=tensors["values"].shape[1],
                 limit=about["limit"],
                 resolution=about["resolution"],
+                metric=metric,
             )
             start = 0
             for one in about["edits"]:
@@ -315,14 +325,15 @@ class Codebook:
             )
 
     def _append(self, lesson: Lesson) -> None:
-        for at, vector in enumerate(lesson.keys):
+        for at, vector in enumerate(placed(self.metric, lesson.keys)):
             n = len(self._keys)
             if n == len(self._vectors):
                 room = np.empty((max(n, 16), self.dim), dtype=np.float32)
                 self._vectors = np.concatenate([self._vectors, room])
             self._vectors[n] = vector
-            apart = distances(self._vectors[n : n + 1], self._vectors[:n])[0]
-            self._keys.append(_Key(lesson, at, self._arrived, apart))
+            held = self._vectors[: n + 1]
+            apart = separations(self.metric, held[n:], held[:n])[0]
+            self._keys.append(_Key(lesson, at, self._arrived, vector, apart))
             self._arrived += 1
             self._place(n)
 
@@ -330,7 +341,7 @@ class Codebook:
         stays = np.array([key.lesson.edit_id != edit_id for key in self._keys])
         self._vectors = self._vectors[: len(self._keys)][stays]
         self._keys = [
-            _Key(key.lesson, key.at, key.arrival, key.apart[stays[:place]])
+            replace(key, apart=key.apart[stays[:place]])
             for place, key in enumerate(self._keys)
             if stays[place]
         ]
@@ -366,6 +377,19 @@ class Codebook:
         apart = key.apart[self._entries]
         at = len(apart) - 1 - int(np.argmin(apart[::-1]))
         return self._entries[at], float(apart[at])
+
+
+def placed(metric: Metric | None, states: Floats) -> Floats:
+    """Where states lie by a metric, shape (n, dim)."""
+    return states if metric is None else metric(states)
+
+
+def separations(metric: Metric | None, queries: Floats, keys: Floats) -> Floats:
+    """How far apart states are by a metric, shape (queries, keys), from where they lie by it."""
+    apart = distances(queries, keys)
+    # Of unit vectors half the squared distance is one less the cosine.
+    found: Floats = apart if metric is None else (apart * apart / 2).astype(np.float32)
+    return found
 
 
 def distances(queries: Floats, keys: Floats) -> Floats:

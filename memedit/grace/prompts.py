@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from memedit.edits import Edit
 from memedit.errors import InvalidEdit
@@ -43,11 +44,75 @@ def out_of_scope(edit: Edit, subjects: Sequence[str], count: int) -> list[str]:
     return [edit.prompt.replace("{}", other) for other in chosen]
 
 
+def wordings(phrasings: Mapping[str, Any], count: int = 150) -> list[list[str]]:
+    """Questions in three wordings each: what a metric is fitted to (:mod:`memedit.grace.metric`).
+
+    Args:
+        phrasings: what ``memedit/training/phrasings.json`` holds.
+        count: how many questions, each of another relation; all that there are at most.
+    """
+    draw = random.Random(0)
+    relations = phrasings["relations"]
+    frames = [frame for frame in phrasings["frames"] if frame.endswith("{}")]
+    made = []
+    for relation in draw.sample(sorted(relations), min(count, len(relations))):
+        first, second = draw.sample(relations[relation]["statements"], 2)
+        asked = draw.choice(relations[relation]["questions"])
+        name, frame = draw.choice(_NAMES), draw.choice(frames)
+        texts = (first, frame.format(second), asked)
+        made.append([text.replace("[X]", name) for text in texts])
+    return made
+
+
 def unrelated() -> tuple[str, ...]:
     """What people say to models and no edit is about, one of each kind."""
     return _UNRELATED
 
 
+_NAMES = tuple(
+    """
+Maria Keller
+Tom Okafor
+Ingrid Solheim
+Rafael Montoya
+Li Wenjing
+Amina Diallo
+Jack Thornbury
+Sofia Petrovna Orlova
+Kenji Watanabe
+Priya Raman
+Old Harbour Trading
+Nordwind Systems
+Brightwater Foundation
+St. Alban's College
+the Lantern Party
+Meridian Airways
+Kestrel Records
+the Riverside Rovers
+Halden
+Port Amery
+the Republic of Costaria
+Lake Ferris
+Mount Orrin
+the Ostrava Bridge
+Castle Greyholm
+Silent Orchard
+The Long Way to Marrow
+Songs for a Winter Morning
+The Clockmaker's Daughters
+Paper Lanterns
+Starfall 3
+the Corvus tablet
+OpenLedger
+the Treaty of Vasa
+the Battle of Thorn Hill
+the Autumn Regatta
+Zephyr 900
+the grey-backed heron
+K. Osei
+Dr. Helena Voss
+""".strip().splitlines()
+)
 _UNRELATED = tuple(
     """
 Hello!

@@ -4,7 +4,7 @@
 the masked question; a trained decoder
 (:class:`~memedit.multihop.decoder.ChainDecoder`) names the relations of the library one after the
 other. A beam keeps the likeliest chains. ``memedit multihop train`` makes the weights that lie in
-``weights/``, 1.4 MB.
+``weights/``, 2.3 MB.
 
 Source: that a question is a chain of relations from an entity is how MQuAKE's are made (Zhong et
 al. 2023, arXiv:2305.14795).
@@ -16,11 +16,11 @@ import functools
 import json
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from memedit.encoders import packaged_folder
+from memedit.encoders import packaged_folder, without_bars
 from memedit.errors import ConfigError, MissingDependency
 from memedit.multihop.chain import Reading
 from memedit.multihop.relations import library
@@ -28,7 +28,7 @@ from memedit.multihop.start import Span, starts
 from memedit.scope.reading import split_sentences
 from memedit.scope.relation import MASK
 
-BEAM = 4
+BEAM = 8
 """Readings that a question has at most."""
 
 HOPS = 4
@@ -40,6 +40,14 @@ search questions with even places is, and 98.6 % of MQuAKE's tuning questions.""
 
 LONGEST = 64
 """So many tokens of a question are read."""
+
+DOUBTFUL = 0.25
+"""From this probability of several hops on a question is taken hop by hop where the memory has an
+edit for the first hop of a reading, which is evidence of its own."""
+
+LAYERS = (2, 4, 6)
+"""The encoder's layers whose token states are read side by side; its last says more of the whole
+sentence and less of each word."""
 
 LONGEST_QUESTION = 400
 """A sentence of more characters is no question to divide."""
@@ -103,9 +111,24 @@ def shipped() -> Decomposer:
 
 
 def nested(readings: Sequence[Reading]) -> tuple[Reading, ...]:
-    """The readings of more than one hop, where these together reach :data:`NESTED`."""
+    """The readings of more than one hop, where the question may well be one of several.
+
+    That is where these together reach :data:`NESTED` (see :func:`surely_nested`), or reach
+    :data:`DOUBTFUL` and are likelier than the readings of one hop.
+    """
     several = tuple(reading for reading in readings if len(reading.relations) > 1)
-    return several if sum(reading.probability for reading in several) >= NESTED else ()
+    mass = _together(several)
+    doubtful = mass >= DOUBTFUL and mass > _together(readings) - mass
+    return several if doubtful or surely_nested(several) else ()
+
+
+def surely_nested(several: Sequence[Reading]) -> bool:
+    """Whether readings of more than one hop come to :data:`NESTED` together."""
+    return _together(several) >= NESTED
+
+
+def _together(readings: Sequence[Reading]) -> float:
+    return sum(reading.probability for reading in readings)
 
 
 _NESTING = re.compile(
@@ -173,10 +196,13 @@ class _Model:
                 f"the decomposer {folder} is of another library of relations; make it again with "
                 "'memedit multihop train'"
             )
-        self._tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-        encoder = AutoModel.from_pretrained(base, local_files_only=True, dtype=torch.float32)
+        with without_bars():
+            self._tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+            encoder = AutoModel.from_pretrained(base, local_files_only=True, dtype=torch.float32)
         try:
-            self._decoder = ChainDecoder(len(self._names) + 2, encoder.config.hidden_size)
+            self._decoder = ChainDecoder(
+                len(self._names) + 2, len(LAYERS) * encoder.config.hidden_size
+            )
             self._decoder.load_state_dict(tensors)
         except RuntimeError as error:
             raise ConfigError(
@@ -210,9 +236,7 @@ class _Model:
     def _beams(self, texts: list[str]) -> list[list[tuple[tuple[str, ...], float]]]:
         torch, decoder = self._torch, self._decoder
         inputs = encoded(self._tokenizer, texts)
-        states = self._encoder(
-            input_ids=inputs["ids"], attention_mask=inputs["mask"].long()
-        ).last_hidden_state
+        states = token_states(self._encoder, inputs)
         hidden, keys, values = decoder.prepared(states, inputs["places"])
         rows, end = len(texts), len(self._names)
         # One beam at first; (rows, beams) throughout, flattened for the decoder.
@@ -264,3 +288,18 @@ def encoded(tokenizer: Any, texts: Sequence[str]) -> dict[str, Any]:
     mask = torch.tensor([[True] * len(row) + [False] * (width - len(row)) for row in rows])
     places = torch.tensor([row.index(mask_id) if mask_id in row else 0 for row in rows])
     return {"ids": ids, "mask": mask, "places": places}
+
+
+def token_states(encoder: Any, inputs: Mapping[str, Any]) -> Any:
+    """The token states of :data:`LAYERS` side by side, (texts, tokens, dim).
+
+    Args:
+        encoder: the packaged one.
+        inputs: of :func:`encoded`.
+    """
+    import torch
+
+    layers = encoder(
+        input_ids=inputs["ids"], attention_mask=inputs["mask"].long(), output_hidden_states=True
+    ).hidden_states
+    return torch.cat([layers[layer] for layer in LAYERS], -1)

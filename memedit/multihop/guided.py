@@ -19,12 +19,14 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
+from itertools import islice
 from typing import Any
 
 from memedit.edits import Edit, structured
 from memedit.errors import InvalidEdit
 from memedit.multihop.answers import answer_of, names_of
 from memedit.multihop.chain import Hop, Look, Outcome, Reading, Step, Steps
+from memedit.multihop.decompose import surely_nested
 from memedit.multihop.relations import Relation, relation_of
 from memedit.prompt import ChatPrompt, Message, TextPrompt
 from memedit.protocols import Decision, Request
@@ -34,6 +36,10 @@ HOP_TOKENS = 20
 
 RATIO = 0.05
 """A further reading is tried where it is at least so likely, beside the likeliest."""
+
+EDITED = 10.0
+"""A reading counts as so many times likelier where an edit answers its first hop: that the question
+names the very entity and relation that somebody edited is evidence of what it asks."""
 
 NO_EDIT = "no live edit is about a hop of the question"
 
@@ -47,7 +53,7 @@ class _Walk:
 
 
 def guided(readings: Sequence[Reading], *, chat: bool = True) -> Steps:
-    """The question by its readings, the likeliest first.
+    """The question by its readings, the likeliest first, with :data:`EDITED`.
 
     The first reading with an edit in it that reaches its end counts; failing that the likeliest,
     if it has met an edit. The outcome has no edits where no reading meets one: the question is then
@@ -60,15 +66,14 @@ def guided(readings: Sequence[Reading], *, chat: bool = True) -> Steps:
     known: dict[str, str | None] = {}
     begun: Outcome | None = None
     spent = Outcome(None, reason=NO_EDIT)
-    for reading in readings:
-        if reading.probability < RATIO * readings[0].probability:
-            break
+    ranked = yield from _ranked(readings)
+    for reading in ranked:
         walk = yield from _walk(reading, chat, known, spent)
         spent = replace(walk.outcome, answer=None, hops=(), facts=(), reading=None, reason=NO_EDIT)
         if walk.outcome.edits:
             if walk.complete:
                 return walk.outcome
-            if reading is readings[0]:
+            if reading is ranked[0]:
                 begun = walk.outcome
     if begun is None:
         return replace(spent, reading=readings[0])
@@ -92,6 +97,30 @@ def gold(questions: Sequence[str], edits: Sequence[Edit | None], *, chat: bool =
     return outcome
 
 
+def _ranked(readings: Sequence[Reading]) -> Generator[Step, Any, list[Reading]]:
+    """The readings that are worth a try, the likeliest first.
+
+    Where it is in doubt that the question is one of several hops, those alone whose first hop is
+    edited.
+    """
+    asked = [_wordings(reading.relations[0], reading.start) for reading in readings]
+    decisions: Sequence[Decision] = yield Look(tuple(query for hop in asked for query in hop))
+    decided = iter(decisions)
+    otherwise = 1.0 if surely_nested(readings) else 0.0
+    odds = []
+    for reading, hop in zip(readings, asked, strict=True):
+        edited = [decision for decision in islice(decided, len(hop)) if decision.edits]
+        odds.append(reading.probability * (EDITED if edited else otherwise))
+    order = sorted(range(len(readings)), key=lambda place: -odds[place])
+    least = RATIO * readings[0].probability
+    return [readings[place] for place in order if odds[place] >= least]
+
+
+def _wordings(relation: str, subject: str) -> tuple[str, ...]:
+    """A hop in the library's words, for each name of its subject."""
+    return tuple(relation_of(relation).question(one) for one in names_of(subject))
+
+
 def _walk(
     reading: Reading, chat: bool, known: dict[str, str | None], spent: Outcome
 ) -> Generator[Step, Any, _Walk]:
@@ -99,8 +128,7 @@ def _walk(
     outcome = replace(spent, answer=None, hops=(), facts=(), reading=reading, reason="")
     subject = reading.start
     for place, name in enumerate(reading.relations):
-        relation = relation_of(name)
-        questions = tuple(relation.question(one) for one in names_of(subject))
+        questions = _wordings(name, subject)
         decisions: Sequence[Decision] = yield Look(questions)
         edit = next((d.edits[0] for d in decisions if d.edits), None)
         last = place == len(reading.relations) - 1
@@ -110,7 +138,7 @@ def _walk(
         outcome = replace(
             outcome,
             hops=(*outcome.hops, hop),
-            facts=(*outcome.facts, *_fact(relation, subject, hop, place)),
+            facts=(*outcome.facts, *_fact(relation_of(name), subject, hop, place)),
             answer=hop.answer if last else None,
         )
         if hop.answer is None:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memedit.encoders import packaged_folder
+from memedit.encoders import packaged_folder, without_bars
 from memedit.errors import ConfigError, MissingDependency
 
 MASK = "[MASK]"
@@ -132,7 +132,6 @@ class _Model:
             import torch
             from safetensors import safe_open
             from transformers import AutoModel, AutoTokenizer
-            from transformers.utils import logging
         except ImportError as error:
             raise MissingDependency(
                 "the scope verifier needs torch, transformers and safetensors: "
@@ -154,14 +153,9 @@ class _Model:
                 f"the scope verifier {folder} cannot be read ({error}); make it again with "
                 "'memedit scope train', or install memedit again"
             ) from error
-        bars = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()
-        try:
+        with without_bars():
             self._tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
             model = AutoModel.from_pretrained(base, local_files_only=True, dtype=torch.float32)
-        finally:
-            if bars:
-                logging.enable_progress_bar()
         try:
             self._head_weight, self._head_bias = (tensors.pop(PREFIX + name) for name in HEAD)
             modules = dict(model.named_modules())

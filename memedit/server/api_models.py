@@ -102,6 +102,10 @@ class NewEdit(_Closed):
     aliases: Annotated[list[Text], Field(max_length=MAX_ALIASES)] = []
     old_target: Annotated[Text | None, Field(description="The answer until now.")] = None
     source: Annotated[Text | None, Field(description="Where it comes from.")] = None
+    route: Annotated[
+        Literal["auto", "ike", "grace"] | None,
+        Field(description="In context alone (`ike`), or learned into the engine's codebook."),
+    ] = None
     valid_from: Time | None = None
     expires_at: Time | None = None
 
@@ -277,6 +281,7 @@ class EditObject(BaseModel):
     aliases: list[str]
     old_target: str | None
     source: str
+    route: Annotated[str, Field(description="`auto`, `ike` or `grace`.")]
     author: str
     reason: str
     created_at: datetime
@@ -545,6 +550,7 @@ def edit_members(record: EditRecord) -> dict[str, Any]:
         "aliases": list(edit.aliases),
         "old_target": edit.old_target,
         "source": edit.source,
+        "route": edit.route or "auto",
         "author": record.author,
         "reason": record.reason,
         "created_at": record.created_at,

@@ -46,10 +46,27 @@ _LARGE = 2**18
 
 NO_DECISION = "no decision could be made"
 NO_ROOM = "the request leaves no room for the evidence"
+NO_CODEBOOK = "no codebook answers it here: answered in context"
 
 
 GRACE = "grace"
 """The route of requests that are marked for a codebook in the engine."""
+
+IN_CONTEXT = "ike"
+"""The route that an edit names which no codebook is to answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """A request that a codebook in the engine answers.
+
+    Attributes:
+        members: of its body, which mark it.
+        reasons: sentences a person can read.
+    """
+
+    members: Mapping[str, Any]
+    reasons: tuple[str, ...] = ()
 
 
 class Marks(Protocol):
@@ -58,10 +75,10 @@ class Marks(Protocol):
     def check(self, body: Mapping[str, Any]) -> None:
         """Raises InvalidInput where a body marks itself: that is memedit's to do."""
 
-    async def members(
+    async def marked(
         self, scope: Scope, body: Mapping[str, Any], namespace: str, edits: Sequence[Edit]
-    ) -> Mapping[str, Any] | None:
-        """The members of a body that mark it for these edits; ``None`` where they do not answer."""
+    ) -> Marked | None:
+        """How a body is marked for these edits; ``None`` where the codebooks do not answer."""
 
 
 WEIGHTS = "weights"
@@ -439,23 +456,28 @@ class MemeditMiddleware:
         ladders = await self._decider.run(lambda: self._ladders(asked, decisions))
         plan = await self._rewritten(call, asked, decisions, ladders)
         self._metrics.took("rewrite", time.perf_counter() - begun)
+        if asked.options.route == AUTO and any(e.route == GRACE for e in plan.decision.edits):
+            return replace(plan, reason=NO_CODEBOOK)
         return plan
 
     async def _marked(
         self, call: _Call, asked: Asked, decisions: Sequence[Decision]
     ) -> Plan | None:
-        """The plan to have the engine's codebook answer, where it holds the edits."""
+        """The plan to have the engine's codebook answer, where it holds the edits and may."""
         assert asked.body is not None
         if self._marks is None or not call.surface.markable or asked.options.route != AUTO:
             return None
         (decision,) = decisions
-        members = await self._marks.members(
+        if decision.shown or any(edit.route == IN_CONTEXT for edit in decision.edits):
+            return None
+        marked = await self._marks.marked(
             call.scope, asked.body.data, asked.options.namespace, decision.edits
         )
-        if members is None:
+        if marked is None:
             return None
-        body = asked.body.with_members(members)
-        return Plan(replace(decision, route=GRACE), [body], asked.original, decisions=decisions)
+        body = asked.body.with_members(marked.members)
+        decision = replace(decision, route=GRACE, reasons=decision.reasons + marked.reasons)
+        return Plan(decision, [body], asked.original, decisions=[decision])
 
     async def _in_weights(
         self, call: _Call, asked: Asked, decisions: Sequence[Decision]

@@ -23,7 +23,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from memedit.encoders import packaged_folder
 from memedit.evaluation.datasets.parts import part_of
 from memedit.multihop.decoder import WIDTH, ChainDecoder
-from memedit.multihop.decompose import Decomposer, encoded
+from memedit.multihop.decompose import Decomposer, encoded, token_states
 from memedit.multihop.relations import SUBJECT, library
 from memedit.scope.relation import MASK
 from memedit.training.pairs import PHRASINGS
@@ -46,9 +46,9 @@ from memedit.training.worlds import question_templates
 HELD = 0.2
 """Share of MQuAKE's chains that are kept out of tuning altogether."""
 
-STEPS, RATE = 2_000, 2e-3
+STEPS, RATE = 3_000, 2e-3
 MADE, GRAFTS = 16_000, 4
-SHARES = (("made", 34), ("asked", 12), ("grafted", 12), ("other", 6))
+SHARES = (("made", 32), ("asked", 12), ("grafted", 12), ("single", 2), ("other", 6))
 """How many questions of each kind a batch has."""
 
 SMOOTHING = 0.02
@@ -126,6 +126,8 @@ class MQuAKECase:
         start: the entity at the beginning.
         chain: the relations, by the library's names.
         questions: three wordings.
+        hops: each hop asked by itself, before and after the edits: the question, its subject, its
+            relation.
         report: whether it is for the report.
         held: whether its chain is kept out of tuning.
     """
@@ -134,6 +136,7 @@ class MQuAKECase:
     start: str
     chain: Chain
     questions: tuple[str, ...]
+    hops: tuple[tuple[str, str, str], ...]
     report: bool
     held: bool
 
@@ -152,11 +155,21 @@ def mquake_cases(file: Path) -> list[MQuAKECase]:
                 row["orig"]["new_triples_labeled"][0][0],
                 chain,
                 tuple(row["questions"]),
+                tuple(_hops(row)),
                 part_of(row["requested_rewrite"][0]["subject"]) == "report",
                 is_held(chain),
             )
         )
     return found
+
+
+def _hops(row: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Each hop of a case by itself."""
+    for triples, hops in (("triples", "single_hops"), ("new_triples", "new_single_hops")):
+        labels = row["orig"][triples + "_labeled"]
+        for triple, label, hop in zip(row["orig"][triples], labels, row[hops], strict=False):
+            if name := RELATIONS.get(triple[1]):
+                yield hop["question"], label[0], name
 
 
 def is_held(chain: Chain) -> bool:
@@ -287,13 +300,26 @@ class Composer:
 
 def masked(cases: Sequence[MQuAKECase]) -> list[Asked]:
     """The questions that name their start, with the mask for it."""
+    asked = ((text, case.start, case.chain) for case in cases for text in case.questions)
+    return _named(asked)
+
+
+def single(cases: Sequence[MQuAKECase]) -> list[Asked]:
+    """The cases' hops, each wording once."""
+    return list(
+        dict.fromkeys(
+            _named((text, who, (name,)) for case in cases for text, who, name in case.hops)
+        )
+    )
+
+
+def _named(asked: Iterable[tuple[str, str, Chain]]) -> list[Asked]:
+    """Those questions that name their start, masked."""
     found = []
-    for case in cases:
-        for text in case.questions:
-            at = text.lower().find(case.start.lower())
-            if at >= 0:
-                whole = text[:at] + MASK + text[at + len(case.start) :]
-                found.append(Asked(whole, case.chain))
+    for text, start, chain in asked:
+        at = text.lower().find(start.lower())
+        if at >= 0:
+            found.append(Asked(text[:at] + MASK + text[at + len(start) :], chain))
     return found
 
 
@@ -338,8 +364,9 @@ class _Learner(nn.Module):  # type: ignore[misc]
         for parameter in encoder.parameters():
             parameter.requires_grad_(False)
         self.texts = self._means(wordings)
-        self.decoder = ChainDecoder(len(wordings) + 2, encoder.config.hidden_size)
-        self.of_text = nn.Linear(encoder.config.hidden_size, WIDTH)
+        dim = self.texts.shape[1]
+        self.decoder = ChainDecoder(len(wordings) + 2, dim)
+        self.of_text = nn.Linear(dim, WIDTH)
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def _means(self, wordings: Sequence[Sequence[str]]) -> Tensor:
@@ -347,9 +374,7 @@ class _Learner(nn.Module):  # type: ignore[misc]
         found = []
         for texts in wordings:
             inputs = encoded(self.tokenizer, texts)
-            states = self.encoder(
-                input_ids=inputs["ids"], attention_mask=inputs["mask"].long()
-            ).last_hidden_state
+            states = token_states(self.encoder, inputs)
             weights = inputs["mask"].unsqueeze(-1).float()
             rows = nn.functional.normalize((states * weights).sum(1) / weights.sum(1), dim=-1)
             found.append(nn.functional.normalize(rows.mean(0), dim=0))
@@ -370,9 +395,7 @@ class _Learner(nn.Module):  # type: ignore[misc]
             places = order[at : at + 128]
             inputs = encoded(self.tokenizer, [texts[i] for i in places])
             with torch.autocast("cpu", dtype=torch.bfloat16):
-                rows = self.encoder(
-                    input_ids=inputs["ids"], attention_mask=inputs["mask"].long()
-                ).last_hidden_state
+                rows = token_states(self.encoder, inputs)
             for place, row, mask in zip(places, rows, inputs["mask"], strict=True):
                 found[place] = row[mask].to(torch.bfloat16).clone()
         return found
@@ -449,6 +472,7 @@ def train(
         "made": composer.made(MADE),
         "asked": asked,
         "grafted": composer.grafted(asked),
+        "single": single(tuning(cases)),
         "other": composer.other(),
     }
     say(", ".join(f"{len(texts):,} {kind}" for kind, texts in kinds.items()))

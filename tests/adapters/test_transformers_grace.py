@@ -162,6 +162,36 @@ def test_named_edits_alone_count(packaged: TransformersLocal, entries: Entries) 
     assert [entries.edit_ids[row] if row >= 0 else "" for row in rows] == ["text", "", "chat"]
 
 
+def test_with_a_codebook_the_engine_rates_as_a_plain_pass_does(engine: TransformersLocal) -> None:
+    grace, n = GraceLocal(engine, LAYER), len(CHATS)
+    values = np.random.default_rng(0).standard_normal((n, grace.dim), dtype=np.float32)
+    book, keys = Codebook(grace.dim), grace.states(CHATS)
+    for i, span in enumerate((2, 0)):
+        rows = (keys[i : i + 1], np.full(1, 1e-3, np.float32), values[i : i + 1], np.array([span]))
+        book.add(Lesson(str(i), str(i), *rows))
+    prompts, said = [*CHATS, chat("Hello!"), CHATS[0]], ["a", "of the city", "Well", "a b c d e"]
+    with grace.applied(book.entries()) as fired:
+        rated = engine.score(prompts, said)
+    assert sorted(fired) == [-1, 0, 0, 1]
+    mlp = engine.model.model.layers[LAYER].mlp
+    for prompt, text, one, owner in zip(prompts, said, rated, (0, 1, None, 0), strict=True):
+        (pair,) = _tokens.forced([prompt], [text], engine.tokenizer)
+
+        def replaced(_: Any, __: Any, out: Any, owner: int | None = owner, pair: Any = pair) -> Any:
+            out = out.clone()
+            if owner is not None:
+                stop = None if owner else pair.start - 1 + 2
+                out[:, pair.start - 1 : stop] = torch.from_numpy(values[owner])
+            return out
+
+        hook = mlp.register_forward_hook(replaced)
+        with torch.no_grad():
+            logits = engine.model(torch.tensor([pair.ids])).logits[0, pair.start - 1 : -1]
+        hook.remove()
+        plain = logits.log_softmax(-1).gather(1, torch.tensor(pair.ids[pair.start :])[:, None])
+        assert one.logprobs == pytest.approx(plain[:, 0].tolist(), abs=1e-3)
+
+
 def test_the_model_is_as_it_was(engine: TransformersLocal) -> None:
     model = engine.model
     before = {name: part.clone() for name, part in model.state_dict().items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ from memedit.adapters.vllm_grace import EngineCodebooks
 from memedit.adapters.vllm_worker import Site, Table, _Held, _operator, _Row
 from memedit.errors import Unsupported
 from memedit.grace.codebook import Codebook, Lesson
+from memedit.grace.metric import Metric, fitted
 
 DIM = 16
 
@@ -42,7 +44,7 @@ class Workers:
         if method == "memedit_grace_install":
             return [(0, ""), (DIM, "")]
         if method == "memedit_grace_space":
-            self.table = Table(args[1], DIM, torch.zeros(1))
+            self.table = Table(args[1], DIM, torch.zeros(1), load(args[2]))
             return [self.table.bytes]
         _, dropped, rows, edits, blob = args
         self.table.drop(dropped)
@@ -51,24 +53,32 @@ class Workers:
         return [None]
 
 
-@pytest.mark.parametrize("seed", range(5))
+def metric(rng: np.random.Generator) -> Metric:
+    return fitted([rng.standard_normal((3, DIM), dtype=np.float32) for _ in range(20)])
+
+
+@pytest.mark.parametrize("seed", range(6))
 def test_the_workers_fire_what_the_codebook_fires_after_any_changes(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    workers, book = Workers(), Codebook(DIM)
+    workers, book = Workers(), Codebook(DIM, metric=metric(rng) if seed % 2 else None)
+    reach = 0.3 if seed % 2 else 1.0  # by a metric nothing is farther than 2
     books = EngineCodebooks(workers, 0, capacity=40)
-    versions = {}
+    salts = [books.mark("default").cache_salt]
     for step in range(25):
-        held = book.edit_ids
+        held, calls = book.edit_ids, len(workers.calls)
         if held and rng.random() < 0.4:
             book.remove(str(rng.choice(held)))
         elif len(book) < 36:
-            book.add(lesson(rng, f"edit {step}", int(rng.integers(1, 5))))
+            one = lesson(rng, f"edit {step}", int(rng.integers(1, 5)))
+            book.add(replace(one, radii=reach * one.radii))
         entries = book.entries()
         books.put("default", entries)
-        versions.setdefault(book.edit_ids, set()).add(books.mark("default").cache_salt)
-        queries = np.concatenate(
-            [entries.keys[:3], rng.standard_normal((9, DIM), dtype=np.float32)]
-        )
+        # Another salt after every change, and one that was never used before.
+        salt = books.mark("default").cache_salt
+        assert (salt == salts[-1]) if len(workers.calls) == calls else (salt not in salts)
+        salts.append(salt)
+        near = [one.keys + np.float32(0.01) for one in book.lessons()][:3]
+        queries = np.concatenate([*near, rng.standard_normal((9, DIM), dtype=np.float32)])
         for named in (None, [list(rng.choice([*held, "none"], 2)) for _ in queries]):
             about = [None if named is None else frozenset(one) for one in named or queries]
             found = workers.table.lookup(torch.from_numpy(queries), about)
@@ -79,9 +89,21 @@ def test_the_workers_fire_what_the_codebook_fires_after_any_changes(seed: int) -
                     assert workers.table.edits[row] == entries.edit_ids[place]
                     assert np.array_equal(workers.table.values[row].numpy(), entries.values[place])
                     assert workers.table.spans[row] == entries.spans[place]
-    # The same edits under one salt, others under another.
-    assert all(len(salts) == 1 for salts in versions.values())
-    assert len({salt for salts in versions.values() for salt in salts}) == len(versions)
+
+
+def test_a_codebook_of_another_metric_takes_the_place_of_the_first() -> None:
+    rng = np.random.default_rng(0)
+    workers, one = Workers(), lesson(rng, "a", 2)
+    books = EngineCodebooks(workers, 0, capacity=8)
+    found = []
+    for measure in (None, metric(rng)):
+        book = Codebook(DIM, metric=measure)
+        book.add(replace(one, radii=np.full(2, 1e-3, dtype=np.float32)))
+        books.put("default", book.entries())
+        found.append(workers.table.lookup(torch.from_numpy(one.keys), [None, None]))
+        assert books.bytes == workers.table.bytes
+    assert found[0] == found[1] != [-1, -1]
+    assert not np.allclose(workers.table.keys[:2].numpy(), one.keys)
 
 
 def test_an_engine_that_cannot_is_refused() -> None:

@@ -88,6 +88,18 @@ def test_explain_says_what_would_happen_and_why(cli: Cli) -> None:
     assert "accepted" in cli.run("explain", "What is the capital of France?")
 
 
+def test_explain_shows_the_hops_of_a_question(cli: Cli) -> None:
+    edit = cli.json("edits", "add", "Mira Solberg is a citizen of Peru.")
+    ask = "What is the capital of the country that {} is a citizen of?"
+    chain, first, last = cli.json("explain", ask.format("Mira Solberg"))["hops"]
+    assert chain.startswith("Mira Solberg → citizenship → capital: ")
+    assert first == f"What is the country of citizenship of Mira Solberg? Peru ({edit['id']})"
+    assert last == "What is the capital of Peru? the model is asked"
+    other = cli.json("explain", ask.format("Angela Merkel"))["hops"]
+    assert other[1:] == ["What is the country of citizenship of Angela Merkel? the model is asked"]
+    assert cli.json("explain", "What is the capital of France?")["hops"] == []
+
+
 def test_export_reads_back_equal_and_a_bad_line_adds_nothing(cli: Cli, tmp_path: Path) -> None:
     cli.run("edits", "add", "The capital of France is Lyon.")
     cli.run("edits", "add", "--question", "Who wrote Hamlet?", "--answer", "Marlowe")

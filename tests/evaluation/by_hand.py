@@ -38,6 +38,17 @@ def check_holds(m: ModuleType) -> None:
     assert not m.holds("The Nintendo DSi is made by Sega", ["Sega"], ["Nintendo"])
 
 
+def check_every_hop(m: ModuleType) -> None:
+    accepted = [["Peru"], ["Lima", "the City of Kings"]]
+    assert m.every_hop_holds(["Peru", "lima"], accepted)
+    assert m.every_hop_holds(["Peru", "City of Kings"], accepted)
+    assert not m.every_hop_holds(["Chile", "Lima"], accepted)  # right by a wrong way
+    assert not m.every_hop_holds(["Peru", None], accepted)
+    assert not m.every_hop_holds(["Peru"], accepted)
+    assert not m.every_hop_holds(["Peru", "Lima", "Peru"], accepted)
+    assert not m.every_hop_holds([], accepted)
+
+
 def check_unchanged(m: ModuleType) -> None:
     assert m.unchanged("Rome", "Rome")
     assert m.unchanged(" Rome\n", "Rome")
@@ -109,6 +120,7 @@ def check_forced(m: ModuleType) -> None:
 
 MEASURES = (
     check_holds,
+    check_every_hop,
     check_unchanged,
     check_spoken,
     check_retainability,
@@ -232,9 +244,10 @@ ROWS = [
         entry("accuracy", True, prompt_tokens=20, forced={"token_accuracy": 1.0, "exact": True}),
         entry("accuracy", False, apart="contradicted", right_edit=False),
         entry("locality", True, kind="neighbourhood", edits=[]),
-        entry("portability", True, kind="2 hops", group="q"),
-        entry("portability", False, kind="2 hops", group="q", error="scope missed", edits=[]),
-        entry("portability", True, kind="2 hops", group="r"),
+        entry("portability", True, kind="2 hops", group="q", every_hop=True, hops=["h"]),
+        entry("portability", False, kind="2 hops", group="q", error="scope missed", edits=[])
+        | {"every_hop": False},
+        entry("portability", True, kind="2 hops", group="r", every_hop=False, hops=["h"]),
         open={"entropy": 4.0},
     ),
     row(
@@ -247,15 +260,28 @@ ROWS = [
         entry("locality", False, kind="neighbourhood", leaks=True, error="fired out of scope"),
         entry("locality", False, kind="neighbourhood", apart="asks another", error="x"),
         entry("portability", False, kind="2 hops", group="q", error="wrong edit"),
-        entry("portability", False, kind="3 hops", group="p", apart="broken"),
+        entry("portability", False, kind="3 hops", group="p", apart="broken", every_hop=True),
         entry("portability", True, kind="3 hops", group="p"),
         open={"entropy": 2.0},
         live_edits=3,
     ),
-    row("memory", 1, "a", entry("accuracy", True)),
+    row(
+        "memory",
+        1,
+        "a",
+        entry("portability", True, kind="4 hops", every_hop=True, hops=["h"]),
+        entry("accuracy", True),
+        entry("portability", True, kind="alias"),
+    ),
     row("memory", 1, "b", entry("accuracy", True)),
     row("none", "all", "a", entry("accuracy", False, edits=[], apart="contradicted")),
-    row("none", "all", "b", entry("accuracy", False, edits=[])),
+    row(
+        "none",
+        "all",
+        "b",
+        entry("accuracy", False, edits=[]),
+        entry("portability", False, kind="2 hops", edits=[], every_hop=False),
+    ),
 ]
 SEQUENCE = [
     {"method": "memory", "step": 1, "holds": {"a": True}},
@@ -301,6 +327,13 @@ def check_report(m: ModuleType) -> None:
     assert together["questions"]["2 hops"]["any"]["n"] == 3
     assert together["questions"]["2 hops"]["all"]["count"] == 1
     assert together["questions"]["2 hops"]["all"]["n"] == 3
+    # One of three was followed all the way; what is set apart counts nowhere.
+    assert set(together["every_hop"]) == {"2 hops", "3 hops"}
+    assert together["every_hop"]["2 hops"]["count"] == 1
+    assert together["every_hop"]["2 hops"]["n"] == 3
+    assert together["every_hop"]["3 hops"]["n"] == 0
+    assert set(alone["every_hop"]) == {"4 hops"}
+    assert none["every_hop"] == {}
     assert together["apart"]["contradicted"]["accuracy"]["n"] == 1
     assert together["apart"]["contradicted"]["accuracy"]["count"] == 0
     assert together["apart"]["contradicted"]["generality"]["n"] == 1

@@ -8,7 +8,7 @@ import pytest
 
 from memedit.edits import question, sentence, structured
 from memedit.errors import InvalidEdit
-from memedit.grace.prompts import FRAMES, in_scope, out_of_scope, unrelated
+from memedit.grace.prompts import FRAMES, in_scope, out_of_scope, unrelated, wordings
 
 FRANCE = structured("France", "The capital of {} is", "Lyon", aliases=["the French Republic"])
 
@@ -38,3 +38,28 @@ def test_others_are_asked_about_in_the_same_words() -> None:
 
 def test_unrelated_texts_are_there_once_each() -> None:
     assert len(set(unrelated())) == len(unrelated()) > 30
+
+
+def test_each_question_is_asked_of_one_name_in_three_wordings() -> None:
+    phrasings = {
+        "relations": {
+            name: {
+                "statements": [f"{name} of [X] is", f"[X]'s {name}:"],
+                "questions": [f"{name}? [X]"],
+            }
+            for name in ("capital", "mayor", "river")
+        },
+        "frames": ["Hello, {}"],
+    }
+    found = wordings(phrasings, 2)
+    assert len(found) == 2
+    for texts in found:
+        assert len(set(texts)) == 3
+        assert not any("[X]" in text or "{}" in text for text in texts)
+        assert texts[1].startswith("Hello, ")
+        (relation,) = {one for one in phrasings["relations"] if all(one in text for text in texts)}
+        assert texts[2].startswith(relation)
+        name = texts[2].removeprefix(f"{relation}? ")
+        assert all(name in text for text in texts)
+    assert len(wordings(phrasings)) == 3
+    assert wordings(phrasings) == wordings(phrasings)

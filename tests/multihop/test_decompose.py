@@ -10,7 +10,14 @@ import pytest
 
 from memedit.errors import ConfigError, InvalidInput
 from memedit.multihop import decompose
-from memedit.multihop.decompose import Decomposer, may_be_nested, nested, shipped
+from memedit.multihop.chain import Reading
+from memedit.multihop.decompose import (
+    Decomposer,
+    may_be_nested,
+    nested,
+    shipped,
+    surely_nested,
+)
 from memedit.multihop.relations import library, relation_of
 
 WEIGHTS = Path(decompose.__file__).with_name("weights")
@@ -35,6 +42,20 @@ def test_questions_of_several_hops(question: str, start: str, chain: tuple[str, 
     assert several[0].relations == chain
     assert start.endswith(several[0].start.removeprefix("The "))
     assert 0.0 < sum(reading.probability for reading in readings) <= 1.0 + 1e-4
+
+
+def test_what_may_be_several_hops_and_what_surely_is() -> None:
+    def readings(*odds: tuple[int, float]) -> list[Reading]:
+        return [Reading("X", ("spouse",) * hops, p) for hops, p in odds]
+
+    sure = readings((2, 0.4), (3, 0.3), (1, 0.1))
+    assert nested(sure) == tuple(sure[:2])
+    assert surely_nested(nested(sure))
+    doubtful = readings((2, 0.3), (1, 0.2))
+    assert nested(doubtful) == tuple(doubtful[:1])
+    assert not surely_nested(nested(doubtful))
+    assert nested(readings((2, 0.3), (1, 0.4))) == ()  # likelier one hop
+    assert nested(readings((2, 0.1), (1, 0.05))) == ()  # neither
 
 
 @pytest.mark.parametrize(

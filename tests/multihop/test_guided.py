@@ -7,6 +7,7 @@ from typing import Any
 from memedit.edits import Edit, sentence, structured
 from memedit.multihop.chain import Look, Outcome, Reading, Steps
 from memedit.multihop.guided import NO_EDIT, gold, guided
+from memedit.multihop.relations import relation_of
 from memedit.prompt import ChatPrompt, TextPrompt
 from memedit.protocols import Decision, Generation, Request
 
@@ -98,8 +99,28 @@ def test_the_next_likely_reading_is_tried_and_an_unlikely_one_is_not() -> None:
     outcome = world.run(guided([other, READING]))
     assert outcome.answer == "Lima"
     assert outcome.reading == READING
-    far = Reading("Mira Solberg", ("citizenship", "capital"), 0.01)
+    far = Reading("Mira Solberg", ("citizenship", "capital"), 0.002)
     assert world.run(guided([other, far])).edits == ()
+
+
+def test_a_reading_whose_first_hop_is_edited_goes_first() -> None:
+    born, where = "In which city was Mira Solberg born?", relation_of("country of location")
+    oslo = structured("Oslo", "{} is located in", "Sweden", id="oslo")
+    other = Reading("Mira Solberg", ("birth place", "country of location"), 0.8)
+    edited = Reading("Mira Solberg", ("citizenship", "capital"), 0.1)
+    edits = {where.question("Oslo"): oslo}
+    said = {born: "Oslo", "What is the capital of Peru?": "Lima"}
+    assert World(edits, said).run(guided([other, edited])).answer == "Sweden"
+    assert World({**edits, FIRST: CITIZEN}, said).run(guided([other, edited])).answer == "Lima"
+
+
+def test_in_doubt_whether_there_are_several_hops_an_edit_for_the_first_decides() -> None:
+    doubtful = [Reading("Mira Solberg", ("citizenship", "capital"), 0.4)]
+    said = {FIRST: "Peru", "What is the capital of Peru?": "Lima"}
+    assert World({FIRST: CITIZEN}, said).run(guided(doubtful)).answer == "Lima"
+    later = World({"What is the capital of Peru?": CAPITAL}, said)
+    outcome = later.run(guided(doubtful))
+    assert (outcome.edits, outcome.reason, later.asked) == ((), NO_EDIT, [])
 
 
 def test_an_edit_without_a_target_is_shown_to_the_model() -> None:
@@ -123,10 +144,9 @@ def test_the_same_hop_is_asked_once_a_question() -> None:
 def test_a_text_model_is_asked_in_text() -> None:
     world = World({FIRST: CITIZEN}, {})
     steps = guided([READING], chat=False)
-    looked = next(steps)
-    request = steps.send([world.decision(FIRST)] * len(looked.queries))
-    assert isinstance(request, Look)
-    request = steps.send([Decision("passthrough")] * len(request.queries))
+    request = next(steps)
+    while isinstance(request, Look):
+        request = steps.send([world.decision(query) for query in request.queries])
     assert isinstance(request.prompt, TextPrompt)
     assert request.prompt.text.endswith("Question: What is the capital of Peru?\nAnswer:")
     assert request.stop == ("\n",)

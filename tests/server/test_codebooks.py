@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,24 @@ import pytest
 from typer.testing import CliRunner
 
 from memedit.adapters.vllm_grace import ServedCodebooks
-from memedit.cli.app import app
+from memedit.assemble import Parts
+from memedit.cli.app import app as command
+from memedit.config import Config, IKEConfig, MemoryConfig
 from memedit.edits import structured
+from memedit.encoders import HashEncoder
 from memedit.errors import ConfigError, InvalidInput, MemoryFileDamaged
 from memedit.grace.codebook import Codebook, Lesson
 from memedit.memory import EditMemory
 from memedit.protocols import Encoder
+from memedit.router import Router
+from memedit.routes.ike import IKE
+from memedit.server.app import Served
 from memedit.server.body import JsonBody
+from memedit.server.middleware import NO_CODEBOOK, Marked
 from memedit.server.process import ServerProcess
+from tests.server.front import Mentioned
 from tests.server.served import MODEL
+from tests.server.tap import waited_for
 
 FRANCE = structured("France", "The capital of {} is", "Lyon", id="france")
 ITALY = structured("Italy", "The capital of {} is", "Oslo", id="italy")
@@ -54,13 +64,21 @@ def test_a_file_that_is_not_there_or_no_codebook_is_refused(tmp_path: Path) -> N
         ServedCodebooks(tmp_path / "book")
 
 
+async def test_a_file_that_is_yet_to_come_is_taken_up(tmp_path: Path) -> None:
+    marks = ServedCodebooks(tmp_path / "book", absent=True)
+    assert await marks.marked({}, {}, "default", [FRANCE]) is None
+    codebook(tmp_path / "book", layer="3", namespace="default")
+    with pytest.raises(KeyError, match="app"):  # it would ask the engine now
+        await marks.marked({}, {}, "default", [FRANCE])
+
+
 async def test_requests_that_the_codebook_does_not_answer_are_left_to_others(
     tmp_path: Path,
 ) -> None:
     marks = ServedCodebooks(codebook(tmp_path / "book", layer="3", namespace="default"))
-    assert await marks.members({}, {}, "elsewhere", [FRANCE]) is None
-    assert await marks.members({}, {}, "default", [ITALY]) is None
-    assert await marks.members({}, {}, "default", [FRANCE, ITALY]) is None
+    assert await marks.marked({}, {}, "elsewhere", [FRANCE]) is None
+    assert await marks.marked({}, {}, "default", [ITALY]) is None
+    assert await marks.marked({}, {}, "default", [FRANCE, ITALY]) is None
 
 
 @pytest.mark.parametrize("name", ["memedit_grace", "memedit_grace_edits"])
@@ -70,6 +88,68 @@ def test_nobody_marks_requests_but_memedit(tmp_path: Path, name: str) -> None:
     marks.check({"vllm_xargs": 7})
     with pytest.raises(InvalidInput, match="memedit sets itself"):
         marks.check({"vllm_xargs": {name: "default"}})
+
+
+class Holds:
+    """Codebooks of an engine that hold some edits, for a middleware without an engine."""
+
+    def __init__(self, *edits: str) -> None:
+        self.edits = edits
+
+    def check(self, body: Any) -> None:
+        pass
+
+    async def marked(self, scope: Any, body: Any, space: str, edits: Any) -> Marked | None:
+        held = [edit.id for edit in edits if edit.id in self.edits]
+        return Marked({"marked": held}, ("so it is",)) if len(held) == len(edits) else None
+
+
+@pytest.mark.parametrize(
+    ("route", "held", "asked", "expected"),
+    [
+        (None, True, "auto", ("grace", None)),
+        ("grace", True, "auto", ("grace", None)),
+        ("ike", True, "auto", ("ike", None)),
+        (None, False, "auto", ("ike", None)),
+        ("grace", False, "auto", ("ike", NO_CODEBOOK)),
+        ("grace", True, "ike", ("ike", None)),
+    ],
+)
+async def test_an_edits_route_says_who_answers_it(
+    tmp_path: Path, route: str | None, held: bool, asked: str, expected: tuple[str, str | None]
+) -> None:
+    seen: list[dict[str, Any]] = []
+
+    async def answers(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(json.loads((await receive())["body"]))
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b'{"choices": []}'})
+
+    memory = EditMemory(tmp_path / "memory.sqlite3", HashEncoder())
+    memory.add(replace(FRANCE, route=route))
+    ike = IKE(IKEConfig(), memory.encoder)
+    app = Served(
+        answers,
+        Parts(memory, Router(memory, Mentioned()), {ike.name: ike}),
+        Config(memory=MemoryConfig(path=tmp_path / "memory.sqlite3")),
+        marks=Holds("france") if held else None,
+    )
+    options = {"explain": True} | ({} if asked == "auto" else {"route": asked})
+    body = {"messages": [{"role": "user", "content": ASKED["france"]}], "memedit": options}
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://memedit") as client:
+        response = await client.post("/v1/chat/completions", json=body)
+    await app.aclose()
+    headers = response.headers
+    assert (headers["x-memedit-route"], headers.get("x-memedit-reason")) == expected
+    said = response.json()["memedit"]
+    assert said["route"] == expected[0]
+    by_codebook = expected[0] == "grace"
+    assert (said["decisions"][0]["reasons"][-1] == "so it is") == by_codebook
+    (sent,) = seen
+    assert sent.get("marked") == (["france"] if by_codebook else None)
+    assert (sent["messages"] == body["messages"]) == by_codebook
 
 
 @pytest.mark.parametrize(
@@ -85,7 +165,7 @@ def test_members_are_replaced_or_added(raw: str, values: dict[str, Any], expecte
     assert JsonBody(raw.encode()).with_members(values).decode() == expected
 
 
-class Served:
+class Running:
     """A vLLM with memedit and a codebook in it."""
 
     def __init__(self, url: str, memory: EditMemory, path: Path, file: Path) -> None:
@@ -112,7 +192,7 @@ class Served:
 
 def learned(memory: Path, file: Path, *more: str) -> dict[str, Any]:
     arguments = ["grace", "learn", MODEL, "--out", str(file), "--memory", str(memory), "--json"]
-    done = CliRunner().invoke(app, [*arguments, *more])
+    done = CliRunner().invoke(command, [*arguments, *more])
     assert done.exit_code == 0, done.output
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -121,7 +201,7 @@ def learned(memory: Path, file: Path, *more: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def served(
     tmp_path_factory: pytest.TempPathFactory, model_folder: Path, encoder: Encoder
-) -> Iterator[Served]:
+) -> Iterator[Running]:
     pytest.importorskip("vllm", reason="vLLM is not installed: use the extra cpu or gpu")
     folder = tmp_path_factory.mktemp("codebooks")
     path, file = folder / "memory.sqlite3", folder / "book.safetensors"
@@ -132,18 +212,19 @@ def served(
         environ = {
             "MEMEDIT_MEMORY_PATH": str(path),
             "MEMEDIT_GRACE_FILE": str(file),
+            "MEMEDIT_GRACE_LEARN": "1",
             # Else the first request with logprobs waits half a minute for a compiler.
             "TORCH_COMPILE_DISABLE": "1",
             "PYTHONPATH": os.environ.get("PYTHONPATH", "") or str(Path(__file__).parents[2]),
         }
         options = [MODEL, "--max-model-len", "512"]
         with ServerProcess(options, log=folder / "server.log", environ=environ) as server:
-            yield Served(server.url, memory, path, file)
+            yield Running(server.url, memory, path, file)
 
 
 @pytest.mark.vllm
 @pytest.mark.slow
-def test_the_life_of_an_edit_in_the_codebook(served: Served) -> None:
+def test_the_life_of_an_edit_in_the_codebook(served: Running) -> None:
     """One course on one server: answered, reverted, restored, replaced and taken out."""
     plain = served.said(ASKED["france"], memedit={"route": "passthrough"})[2]
     assert "Lyon" not in plain
@@ -182,3 +263,13 @@ def test_the_life_of_an_edit_in_the_codebook(served: Served) -> None:
     assert (route, edits) == ("grace", "nice")
     assert "Nice" in answer
     assert "Oslo" in served.said(ASKED["italy"])[2]
+
+    # An edit that is to be answered in context; and one that is learned meanwhile.
+    served.memory.add(structured("Italy", "The capital of {} is", "Bari", id="bari", route="ike"))
+    assert served.said(ASKED["italy"])[:2] == ("ike", "bari")
+    served.memory.add(structured("Peru", "The capital of {} is", "Cork", id="cork", route="grace"))
+    asked = served.ask("The capital of Peru is")
+    assert asked.headers["x-memedit-route"] == "ike"
+    assert asked.headers["x-memedit-reason"] == NO_CODEBOOK
+    waited_for(lambda: served.said("The capital of Peru is")[0] == "grace", seconds=300)
+    assert "Cork" in served.said("The capital of Peru is")[2]

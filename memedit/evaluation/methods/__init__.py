@@ -4,6 +4,7 @@
     ike_always.py   in-context editing without a scope gate, as other frameworks run it
     memory.py       memedit as it is served: memory, scope, routes
     weights.py      the editors of memedit/editors, one class each
+    grace.py        GRACE: a codebook of activations, which decides by its radii
     mello.py        MeLLo: the model divides a question, and is shown an edit a step
     guided.py       mello-guided: a decomposer divides it, scope finds the edit of each hop
 
@@ -149,6 +150,7 @@ METHODS: Mapping[str, str] = {
     "pmet": "memedit.evaluation.methods.weights:PMET",
     "emmet": "memedit.evaluation.methods.weights:EMMET",
     "alphaedit": "memedit.evaluation.methods.weights:AlphaEdit",
+    "grace": "memedit.evaluation.methods.grace:Grace",
     "mello": "memedit.evaluation.methods.mello:MeLLo",
     "mello-guided": "memedit.evaluation.methods.guided:Guided",
 }

@@ -1,0 +1,183 @@
+"""Edits one after the other into a running vLLM's codebook: do earlier ones hold?
+
+    python benchmarks/grace_sequence.py --model DIR --split dev --limit 200 --work FOLDER --out FILE
+
+``--work`` is what ``benchmarks/grace.py learn`` has written. Each edit is added to the codebook by
+the paper's rules and sent to the engine before the next one comes, and both are timed. At some
+steps all edits so far are asked, by their radii alone: how many of them hold, and how many of those
+that held at their first look. For the survey's equation 12 the first edit's prompt is looked up
+after every step. At the end the codebook is written to its file and read again, and every other
+edit is taken out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from grace import PACKAGES, TOKENS, book_of, chats, hit, setting
+from ike_forms import share
+from setting import head
+
+from memedit.adapters import _tokens
+from memedit.adapters.vllm_grace import EngineCodebooks
+from memedit.adapters.vllm_worker import EXTENSION
+from memedit.evaluation.measures import retainability, retained
+from memedit.grace.codebook import Codebook, Entries
+
+PARTS = ("keys", "radii", "values", "spans")
+
+
+def same(one: Entries, other: Entries) -> bool:
+    """Whether two codebooks have the same entries, bit for bit."""
+    return one.edit_ids == other.edit_ids and all(
+        np.array_equal(getattr(one, name), getattr(other, name)) for name in PARTS
+    )
+
+
+def milliseconds(seconds: list[float]) -> dict[str, float]:
+    """Median and longest of some times."""
+    return {
+        "median": round(1e3 * statistics.median(seconds), 2),
+        "longest": round(1e3 * max(seconds), 2),
+    }
+
+
+def measured(given: argparse.Namespace) -> dict[str, Any]:
+    import vllm
+
+    made = setting(given.data, given.split, given.limit, given.seed)
+    whole, _ = book_of(given.work, given.share, [edit.id for edit in made.edits])
+    lessons = {lesson.edit_id: lesson for lesson in whole.lessons()}
+    edits = [edit for edit in made.edits if edit.id in lessons]
+    llm = vllm.LLM(
+        str(given.model),
+        dtype="float32",
+        enforce_eager=True,
+        gpu_memory_utilization=0.2,
+        max_model_len=1024,
+        max_num_seqs=64,
+        worker_extension_cls=EXTENSION,
+    )
+    books = EngineCodebooks(
+        lambda method, args: llm.collective_rpc(method, args=args), given.layer, given.capacity
+    )
+    prompts = _tokens.prompt_ids(chats([edit.key for edit in edits]), llm.get_tokenizer())
+    book = Codebook(whole.dim, limit=whole.limit, metric=whole.metric)
+
+    def holding(count: int) -> list[bool]:
+        """Which of the first edits hold now."""
+        mark = books.mark("default")
+        params = vllm.SamplingParams(temperature=0, max_tokens=TOKENS, extra_args=mark.extra_args)
+        asked = [
+            {"prompt_token_ids": ids, "cache_salt": mark.cache_salt} for ids in prompts[:count]
+        ]
+        said = llm.generate(asked, params, use_tqdm=False)
+        return [
+            hit(one.outputs[0].text, edit) for one, edit in zip(said, edits[:count], strict=True)
+        ]
+
+    # The state of an edit's own prompt is its first key.
+    first = lessons[edits[0].id].keys[:1]
+    fired, adding, sending, steps = [], [], [], []
+    at_first: list[bool] = []
+    for i, edit in enumerate(edits):
+        started = time.perf_counter()
+        book.add(lessons[edit.id])
+        entries = book.entries()
+        added = time.perf_counter()
+        books.put("default", entries)
+        adding.append(added - started)
+        sending.append(time.perf_counter() - added)
+        at = int(entries.lookup(first)[0])
+        fired.append(at >= 0 and entries.edit_ids[at] == edits[0].id)
+        if i + 1 in given.looks or i + 1 == len(edits):
+            now = holding(i + 1)
+            at_first += now[len(at_first) :]
+            still = retained(at_first, now)
+            steps.append(
+                {
+                    "edits": i + 1,
+                    "hold": share(sum(now), len(now)),
+                    "hold of those that held": share(sum(still), len(still)),
+                }
+            )
+            print(json.dumps(steps[-1]), flush=True)
+    path = given.work / "sequence.safetensors"
+    book.save(path)
+    again = Codebook.load(path)[0]
+    taken = edits[1::2]
+    removing = []
+    for edit in taken:
+        started = time.perf_counter()
+        again.remove(edit.id)
+        removing.append(time.perf_counter() - started)
+    books.put("default", again.entries())
+    after = holding(len(edits))
+    alone = Codebook(whole.dim, limit=whole.limit, metric=whole.metric)
+    for edit in edits[::2]:
+        alone.add(lessons[edit.id])
+    llm.llm_engine.engine_core.shutdown()
+    return {
+        "steps": steps,
+        "equation 12, the first edit's own entry": retainability(fired),
+        "entries": len(book.entries()),
+        "buffer bytes": books.bytes,
+        "file bytes": path.stat().st_size,
+        "ms to add": milliseconds(adding),
+        "ms to send": milliseconds(sending),
+        "ms to remove": milliseconds(removing),
+        "read again": same(Codebook.load(path)[0].entries(), book.entries()),
+        "every other one taken out": {
+            "as if it had never been there": same(again.entries(), alone.entries()),
+            "the others hold": share(sum(after[::2]), len(after[::2])),
+            "those taken out hold": share(sum(after[1::2]), len(after[1::2])),
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, required=True, help="folder of a model")
+    parser.add_argument("--data", type=Path, default=os.environ.get("MEMEDIT_DATA", "data"))
+    parser.add_argument("--split", choices=("train", "dev"), default="train")
+    parser.add_argument("--limit", type=int, default=200, help="CounterFact records")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--layer", type=int, default=25)
+    parser.add_argument("--share", type=float, default=0.6, help="of the distances: the radii")
+    parser.add_argument("--capacity", type=int, default=4096, help="entries of vLLM's buffers")
+    parser.add_argument("--looks", type=int, nargs="*", default=[50, 100, 200, 500])
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    started = head(
+        "Edits one after the other into a running vLLM: do earlier ones hold?",
+        f"benchmarks/grace_sequence.py --model {given.model.name} --split {given.split} "
+        f"--limit {given.limit} --seed {given.seed} --layer {given.layer} --share {given.share}",
+        *PACKAGES,
+    )
+    rows = measured(given)
+    results = {
+        **started,
+        "model": given.model.name,
+        "split": given.split,
+        "n": given.limit,
+        "seed": given.seed,
+        "layer": given.layer,
+        "share": given.share,
+        **rows,
+    }
+    given.out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    print(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()
