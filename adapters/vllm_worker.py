@@ -5,10 +5,13 @@
 
     vllm.LLM(model, worker_extension_cls="memedit.adapters.vllm_worker.GraceWorker")
 
+Where memedit is installed, vLLM's workers have them without that, too: :func:`register` is a
+general plug-in, which vLLM loads in every process of its own.
+
 Calls come between steps of the model: no request sees an entry that is being written. With tensor
 parallelism every rank has the MLP's whole output, the same codebook, and does the same.
 
-Nothing here imports vLLM; it is written against version 0.32.
+Only :func:`register` imports vLLM; all is written against version 0.32.
 """
 
 from __future__ import annotations
@@ -364,6 +367,24 @@ class GraceWorker:
     def _memedit_site(self) -> Site | None:
         found: Site | None = getattr(self.model_runner, _SITE, None)
         return found
+
+
+def register() -> None:
+    """What vLLM's ``vllm.general_plugins`` names: its workers have the methods from then on.
+
+    They are found where a worker has no attribute of that name. So an engine may name the extension
+    as well, which vLLM refuses where the worker's class has its methods already.
+    """
+    from vllm.v1.worker.worker_base import WorkerBase
+
+    WorkerBase.__getattr__ = _method
+
+
+def _method(worker: Any, name: str) -> Any:
+    found = vars(GraceWorker).get(name) if "memedit" in name else None
+    if found is None:
+        raise AttributeError(f"{type(worker).__name__!r} has no attribute {name!r}")
+    return found.__get__(worker)
 
 
 _SITE = "_memedit_grace_site"

@@ -31,6 +31,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ike_forms import share
 from setting import head, read
 
@@ -417,11 +418,15 @@ def _lookups(given: argparse.Namespace) -> Callable[..., list[str]]:
     from memedit.adapters.transformers_local import TransformersLocal
 
     grace = GraceLocal(TransformersLocal(str(given.model), dtype="float32"), given.layer)
+    known: dict[str, Any] = {}
 
     def fired(entries: Entries, texts: Sequence[str], named: Named) -> list[str]:
         if not texts:
             return []
-        rows = entries.lookup(grace.states(chats(texts)), named)
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        if new:
+            known.update(zip(new, grace.states(chats(new)), strict=True))
+        rows = entries.lookup(np.stack([known[text] for text in texts]), named)
         return [entries.edit_ids[row] if row >= 0 else "" for row in rows]
 
     return fired

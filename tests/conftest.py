@@ -64,12 +64,13 @@ def model_folder() -> Path:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that says of memedit what an installation says of it: its entry points."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    ((group, points),) = project["entry-points"].items()
     folder = tmp_path_factory.mktemp("site") / "memedit-0.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: memedit\nVersion: 0\n")
-    lines = "".join(f"{name} = {target}\n" for name, target in points.items())
-    (folder / "entry_points.txt").write_text(f"[{group}]\n{lines}")
+    lines = []
+    for group, points in project["entry-points"].items():
+        lines += [f"[{group}]", *(f"{name} = {target}" for name, target in points.items())]
+    (folder / "entry_points.txt").write_text("\n".join(lines) + "\n")
     return folder.parent
 
 

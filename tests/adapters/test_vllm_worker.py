@@ -210,6 +210,25 @@ def test_marks_of_requests(site: Site, given: Any, expected: tuple[Any, Any]) ->
     assert site._marks(SimpleNamespace(extra_args=given)) == expected
 
 
+def test_as_a_plug_in_it_gives_workers_its_methods(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = pytest.importorskip("vllm.v1.worker.worker_base", reason="vLLM is not installed")
+    monkeypatch.setattr(base.WorkerBase, "__getattr__", None, raising=False)
+    vllm_worker.register()
+    vllm_worker.register()
+
+    class Worker(base.WorkerBase):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.model_runner = SimpleNamespace()
+
+    assert Worker().memedit_grace_fired() == {}
+    with pytest.raises(AttributeError, match="'Worker' has no attribute 'memedit'"):
+        Worker().memedit  # noqa: B018
+    # What vLLM asks before it adds an extension to a worker's class.
+    names = [name for name in dir(vllm_worker.GraceWorker) if not name.startswith("__")]
+    assert names
+    assert not any(hasattr(Worker, name) for name in names)
+
+
 def test_the_operator_survives_the_compiler(site: Site) -> None:
     torch.manual_seed(0)
     first, last, operator = torch.nn.Linear(DIM, DIM), torch.nn.Linear(DIM, 3), _operator()
