@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,8 +115,7 @@ def engine(model_folder: Path, installed: Path) -> Iterator[Engine]:
     patch.setenv("TORCH_COMPILE_DISABLE", "1")
     # The workers have their methods from the plug-in, as where memedit is installed.
     patch.setenv("VLLM_PLUGINS", "memedit")
-    path = (str(installed), os.environ.get("PYTHONPATH", "") or str(Path(__file__).parents[2]))
-    patch.setenv("PYTHONPATH", os.pathsep.join(path))
+    patch.syspath_prepend(str(installed))
     llm = vllm.LLM(
         str(model_folder),
         dtype="float32",
