@@ -22,7 +22,7 @@ row:
                  clock tells little where other programs run: ``load`` says how many did
 
 Rows are written as they are found; the same command goes on where it stopped. Settings are the
-editors' defaults, which were chosen on the train part (``tune``).
+editors' defaults; ``tune`` compares others, on the train part.
 """
 
 from __future__ import annotations
