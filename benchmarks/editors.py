@@ -17,11 +17,12 @@ row:
     leaks        of those, the answer states the new target and the unedited one's did not
     perplexity   of held-out text (topics of Python's reference manual), as a share of the unedited
                  model's; of single edits, the mean over the first ten
-    seconds      to make the deltas, an edit, by the clock; processor seconds beside it, since the
+    seconds      to make the deltas, an edit, by the clock (of single edits without the second
+                 moments, which are measured once a model); processor seconds beside it, since the
                  clock tells little where other programs run: ``load`` says how many did
 
 Rows are written as they are found; the same command goes on where it stopped. Settings are the
-editors' defaults, which were chosen on the train part (``tune``).
+editors' defaults; ``tune`` compares others, on the train part.
 """
 
 from __future__ import annotations
@@ -192,6 +193,7 @@ def row(
 def alone(subject: Subject, editor: Any, some: Sequence[Case]) -> dict[str, Any]:
     """Each edit on the unedited model; the time is that of edits made one by one."""
     timed = some[: min(5, len(some))]
+    editor.deltas(subject.model, subject.tokenizer, [some[0].edit])  # second moments are kept
     one_by_one = Clock()
     for case in timed:
         editor.deltas(subject.model, subject.tokenizer, [case.edit])
