@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -10,6 +11,9 @@ from memedit.editors.rows import Context
 
 _BATCH = 64
 # Texts that are sampled at once.
+
+_MADE: WeakKeyDictionary[Any, dict[tuple[int, int, int], list[str]]] = WeakKeyDictionary()
+# Each model's prefixes: sampled before its first edit, and the same for the later ones.
 
 
 def contexts(
@@ -28,7 +32,10 @@ def contexts(
     """
     found = [Context()]
     if number:
-        texts = sampled(model, tokenizer, number, tokens, seed=seed)
+        made = _MADE.setdefault(model, {})
+        if (number, tokens, seed) not in made:
+            made[number, tokens, seed] = sampled(model, tokenizer, number, tokens, seed=seed)
+        texts = made[number, tokens, seed]
         found += [Context(before=f"{' '.join(text.split())}. ") for text in texts]
     if chat and getattr(tokenizer, "chat_template", None):
         turn = [{"role": "user", "content": _HERE}]

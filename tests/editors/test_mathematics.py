@@ -22,7 +22,7 @@ from memedit.editors.texts import contexts
 from memedit.editors.values import Search, Values, values
 from memedit.edits import Edit, sentence
 from memedit.errors import InvalidEdit, InvalidInput
-from memedit.protocols import Editor
+from memedit.protocols import Editor, WeightDelta
 from tests.editors import tiny
 from tests.editors.test_deltas import bits
 
@@ -430,3 +430,14 @@ def test_unknown_editors_and_options_are_refused() -> None:
         make_editor("roma")
     with pytest.raises(InvalidInput, match=r"rome has no option 'speed'; it has layers, .*steps"):
         make_editor("rome", speed=1)
+
+
+def test_a_models_prefixes_are_made_once_by_the_weights_it_first_had() -> None:
+    model = tiny.model("llama")
+    first = contexts(model, tiny.tokenizer(), 3, 4, chat=False)
+    name = architecture_of(model).down_name(LAYER) + ".weight"
+    tensor = model.get_parameter(name)
+    with applied(model, [WeightDelta(name, full=torch.randn_like(tensor))]):
+        assert contexts(model, tiny.tokenizer(), 3, 4, chat=False) == first
+        assert contexts(model, tiny.tokenizer(), 3, 4, chat=False, seed=1) != first
+    assert len({context.before for context in first}) == len(first) == 4
