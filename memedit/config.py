@@ -125,8 +125,8 @@ class IKEConfig:
         file: a JSON Lines file of demonstrations; empty for the packaged ones.
     """
 
-    chat_demonstrations: int = 2
-    text_demonstrations: int = 2
+    chat_demonstrations: int = 0
+    text_demonstrations: int = 0
     file: str = ""
 
 

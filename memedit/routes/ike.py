@@ -7,9 +7,10 @@ prompt, chosen by similarity, the closest last. What differs here: chat requests
 turns of the model's own chat template; the fact stands right in front of the question, as late
 in the prompt as it can; the wording depends on whether the question is one or a text to be
 completed; where it is to be completed, the edit itself, asked in its own words, is the first
-demonstration, and others follow it, since right after it a small model gives the new answer to
-anything (``benchmarks/ike_forms.py``, docs/methods.md); and where a prompt is too long there are
-fewer demonstrations.
+demonstration and, unless more are set, the only one: right after it a small model gives the new
+answer to anything, and that the prompt is about the edit is scope's to tell, not the model's
+(``benchmarks/ike_forms.py``, docs/methods.md); and where a prompt is too long there are fewer
+demonstrations.
 """
 
 from __future__ import annotations
