@@ -127,9 +127,13 @@ class Edit:
 
     def to_mapping(self) -> dict[str, Any]:
         """Every field that is set, in order, as JSON types; :func:`from_mapping` reads it back."""
-        pairs = ((field.name, getattr(self, field.name)) for field in fields(self))
+        pairs = ((name, getattr(self, name)) for name in FIELDS)
         said = ((name, value) for name, value in pairs if value not in (None, (), ""))
         return {name: list(v) if isinstance(v, tuple) else v for name, v in said}
+
+
+FIELDS = tuple(field.name for field in fields(Edit))
+"""What an edit has, in order."""
 
 
 def new_id() -> str:
@@ -220,7 +224,7 @@ def from_mapping(data: Mapping[str, Any]) -> Edit:
     """
     if not isinstance(data, Mapping):
         raise InvalidEdit(f"an edit is a JSON object, not {type(data).__name__}")
-    known = {field.name for field in fields(Edit)} | {"answer"}
+    known = {*FIELDS, "answer"}
     if unknown := sorted(set(map(str, data)) - known):
         raise InvalidEdit(f"unknown field {unknown[0]!r}; an edit has {', '.join(sorted(known))}")
     given: dict[str, Any] = {str(k): v for k, v in data.items() if v not in (None, "", [], ())}
