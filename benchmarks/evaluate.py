@@ -71,7 +71,7 @@ def run(name: str, options: Sequence[str]) -> None:
     found = {
         **head(
             "How do memedit and its baselines score, and what do they cost?",
-            f"memedit evaluate {' '.join(options)}",
+            " ".join(["memedit evaluate", *(Path(o).name if "/" in o else o for o in options)]),
         ),
         "seconds": round(time.monotonic() - started, 1),
         "report": json.loads((folder / "report.json").read_text(encoding="utf-8")),

