@@ -566,15 +566,16 @@ class MemeditMiddleware:
             plan = await self._planned(call, asked)
             if not plan.bodies:
                 call.speculated = "kept"
-                held.release(self._answering(call, plan))
-                self._log(call, plan)
-                await ahead
-                return
         finally:
             self._metrics.speculated(call.speculated)
             if call.speculated == "cancelled":
                 ahead.cancel()
                 await asyncio.gather(ahead, return_exceptions=True)
+        if call.speculated == "kept":
+            held.release(self._answering(call, plan))
+            self._log(call, plan)
+            await ahead
+            return
         await self._send_on(call, plan)
 
     async def _send_on(self, call: _Call, plan: Plan) -> None:
