@@ -14,7 +14,9 @@ a form, each a count of n with its 95 % Wilson interval:
                  first words of the answer are those of the model without any evidence
 
 An answer is a hit when it states the new target as whole words in any case and not the old one;
-mentions of the subject do not count as mentions of the old target ("Nintendo DSi").
+mentions of the subject do not count as mentions of the old target ("Nintendo DSi"). A text that
+is continued is read to its first line break: behind it a model may write out the prompt's own
+examples again, the new fact among them.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from setting import head, read
 from memedit.edits import Edit, structured
 from memedit.errors import InvalidEdit
 from memedit.evaluation.matching import took
+from memedit.evaluation.measures import spoken
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMONSTRATIONS = ROOT / "memedit" / "routes" / "demonstrations.jsonl"
@@ -198,7 +201,10 @@ class Model:
         """What the model says to each prompt."""
         asked = [{"prompt_token_ids": self.tokens(prompt)} for prompt in prompts]
         outputs = self._llm.generate(asked, self._sampling, use_tqdm=False)
-        return [output.outputs[0].text for output in outputs]
+        return [
+            spoken(output.outputs[0].text, chat=not isinstance(prompt, str))
+            for output, prompt in zip(outputs, prompts, strict=True)
+        ]
 
 
 def hit(answer: str, case: Case) -> bool:

@@ -84,23 +84,41 @@ class ChatPrompt:
         before = "\n".join(text for text in said if text.strip())
         return f"{before}{ASKED}{query}" if before else query
 
-    def with_evidence(self, prefix: str, turns: Sequence[Message] = ()) -> ChatPrompt:
-        """``turns`` go before the last user turn, ``prefix`` to the start of its text.
+    @property
+    def last_text(self) -> str:
+        """The text that evidence goes into: the query, or its last text part."""
+        turn = self._asking()
+        if turn is None:
+            return ""
+        content: Any = self.messages[turn].get("content")
+        if isinstance(content, str):
+            return content
+        return str(content[_last_part(content)]["text"])
 
-        In a turn made of parts the prefix goes before its last text part. Everything else, tool
-        calls and pictures included, is the caller's own objects.
+    def with_evidence(
+        self, prefix: str, turns: Sequence[Message] = (), *, skip: int = 0
+    ) -> ChatPrompt:
+        """``turns`` go before the last user turn, ``prefix`` into :attr:`last_text`.
+
+        Everything else, tool calls and pictures included, is the caller's own objects.
+
+        Args:
+            prefix: the evidence.
+            turns: demonstrations.
+            skip: so many characters of the text stay in front of the prefix.
         """
         turn = self._asking()
         if turn is None:
             return self
         asked = self.messages[turn]
         content: Any = asked.get("content")
+        last = self.last_text
+        text = last[:skip] + prefix + last[skip:]
         if isinstance(content, str):
-            changed: Any = prefix + content
+            changed: Any = text
         else:
-            at = max(i for i, part in enumerate(content) if _is_text(part))
-            part = {**content[at], "text": prefix + content[at]["text"]}
-            changed = [*content[:at], part, *content[at + 1 :]]
+            at = _last_part(content)
+            changed = [*content[:at], {**content[at], "text": text}, *content[at + 1 :]]
         asking = {**asked, "content": changed}
         return ChatPrompt((*self.messages[:turn], *turns, asking, *self.messages[turn + 1 :]))
 
@@ -174,10 +192,16 @@ class TextPrompt:
         assert opening is not None
         return max(opening.end(), 0 if start < 0 else start + 2), len(self.text)
 
-    def with_evidence(self, prefix: str) -> TextPrompt:
-        """The text with ``prefix`` right in front of its question."""
-        start, _ = self.span
-        return TextPrompt(self.text[:start] + prefix + self.text[start:])
+    @property
+    def last_text(self) -> str:
+        """The text that evidence goes into: the question, with the white space around it."""
+        start, end = self.span
+        return self.text[start:end]
+
+    def with_evidence(self, prefix: str, *, skip: int = 0) -> TextPrompt:
+        """The text with ``prefix`` in front of its question, behind ``skip`` characters of it."""
+        at = self.span[0] + skip
+        return TextPrompt(self.text[:at] + prefix + self.text[at:])
 
 
 def _is_text(part: object) -> bool:
@@ -186,6 +210,11 @@ def _is_text(part: object) -> bool:
         and part.get("type") in _TEXT_PARTS
         and isinstance(part.get("text"), str)
     )
+
+
+def _last_part(content: Sequence[Any]) -> int:
+    """The place of the last text part."""
+    return max(i for i, part in enumerate(content) if _is_text(part))
 
 
 def _text_of(content: object) -> str:

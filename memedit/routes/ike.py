@@ -5,12 +5,13 @@ arXiv:2305.12740. The paper puts k = 32 demonstrations of three kinds (copy: the
 its own words; update: asked in other words; retain: something else asked) in front of a raw text
 prompt, chosen by similarity, the closest last. What differs here: chat requests carry them as
 turns of the model's own chat template; the fact stands right in front of the question, as late
-in the prompt as it can; the wording depends on whether the question is one or a text to be
-completed; where it is to be completed, the edit itself, asked in its own words, is the first
-demonstration and, unless more are set, the only one: right after it a small model gives the new
-answer to anything, and that the prompt is about the edit is scope's to tell, not the model's
-(``benchmarks/ike_forms.py``, docs/methods.md); and where a prompt is too long there are fewer
-demonstrations.
+in the prompt as it can, which in a text that breaks off is the sentence that names the subject;
+the wording depends on whether the question is one or a text to be completed; where it is to be
+completed, the edit itself is the first demonstration, in its own words and in two that say little
+but the subject, and there are no others unless they are set: right after them a small model gives
+the new answer to anything, and that the prompt is about the edit is scope's to tell, not the
+model's (``benchmarks/ike_forms.py``, docs/methods.md); and where a prompt is too long there are
+fewer demonstrations.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import json
 import re
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -30,12 +31,15 @@ import numpy as np
 from memedit.config import IKEConfig
 from memedit.edits import Edit, clean
 from memedit.errors import ConfigError, InvalidInput
+from memedit.lexicon import mentions
 from memedit.prompt import ChatPrompt, Message, TextPrompt
 from memedit.protocols import Encoder, Vectors
 
 Kind = Literal["copy", "update", "retain"]
 
 _LAST_SENTENCE = re.compile(r"[^.?!。？！\n]*[\w,’'-]$")
+# Not behind a title or an initial: "Mr. Keller", "J. Keller".
+_SENTENCE_END = re.compile(r"(?<=\w\w[\w\"'”’)\]])[.?!]+[\"'”’)\]]*\s+|[。？！]+|\s*\n\s*")
 _ASKS = frozenset(
     "who whom whose what where when why how which is are was were do does did has have can could "
     "will would should tell give name list write explain describe say show find compare discuss "
@@ -112,7 +116,7 @@ class IKE:
     def rewrites(
         self, prompt: ChatPrompt | TextPrompt, edits: Sequence[Edit]
     ) -> Sequence[ChatPrompt | TextPrompt]:
-        """The prompt with all demonstrations, then without the edit's own, and with ever fewer.
+        """The prompt with all demonstrations, then with ever fewer of the edit's own and others.
 
         Demonstrations are for what breaks off: a model that has seen short answers answers an
         open request, too, in a word.
@@ -124,9 +128,8 @@ class IKE:
         chat = isinstance(prompt, ChatPrompt)
         wanted = self._config.chat_demonstrations if chat else self._config.text_demonstrations
         closest = self._demonstrations.closest(prompt.query, wanted)
-        steps = [closest[len(closest) - k :] for k in _ladder(len(closest))]
-        if own := _own(edits):
-            steps.insert(0, [*own, *closest])
+        own = [[*shown, *closest] for shown in _own(edits)]
+        steps = [*own, *(closest[len(closest) - k :] for k in _ladder(len(closest)))]
         return [self._with(prompt, edits, shown) for shown in steps]
 
     def _with(
@@ -142,13 +145,14 @@ class IKE:
     def _chat(
         self, prompt: ChatPrompt, edits: Sequence[Edit], chosen: Sequence[Demonstration]
     ) -> ChatPrompt:
-        """Demonstrations as turns before the last one; the fact at its start."""
+        """Demonstrations as turns before the last one; the fact in it."""
         turns: list[Message] = []
         for shown in chosen:
             asked = _form(shown.query).replace("{facts}", shown.statement) + shown.query
             turns.append({"role": "user", "content": asked})
             turns.append({"role": "assistant", "content": shown.answer})
-        return prompt.with_evidence(_fact(prompt.query, edits), turns)
+        skip = _skipped(prompt, edits)
+        return prompt.with_evidence(_fact(prompt.query, edits), turns, skip=skip)
 
     def _text(
         self, prompt: TextPrompt, edits: Sequence[Edit], chosen: Sequence[Demonstration]
@@ -160,13 +164,38 @@ class IKE:
         return prompt.with_evidence("".join(blocks) + evidence)
 
 
-def _own(edits: Sequence[Edit]) -> list[Demonstration]:
-    """The edits as demonstrations of their own, the most probable last; those that can be asked."""
-    return [
+def _own(edits: Sequence[Edit]) -> list[list[Demonstration]]:
+    """The edits as demonstrations of their own, in steps of ever fewer.
+
+    A single edit in its own words and in others; then, and where there are several edits, each in
+    its own words, the most probable last. Those that cannot be asked are left out.
+    """
+    copies = [
         Demonstration("copy", edit.statement, edit.key, edit.target)
         for edit in reversed(edits)
         if edit.target is not None and edit.key != edit.statement
     ]
+    steps = [copies] if copies else []
+    if len(edits) == len(copies) == 1 and (subject := edits[0].subject):
+        others = [subject, _prompt_text("stub").replace("{subject}", subject)]
+        updates = [replace(copies[0], kind="update", query=query) for query in others]
+        steps.insert(0, [*copies, *updates])
+    return steps
+
+
+def _skipped(prompt: ChatPrompt, edits: Sequence[Edit]) -> int:
+    """How much of a turn stands before the fact: all up to the sentence that names a subject.
+
+    Only where the turn breaks off; where it asks, the fact stands before everything that is said.
+    """
+    if not _breaks_off(prompt.query):
+        return 0
+    text = prompt.last_text
+    named = mentions(text, [name for edit in edits for name in edit.names])
+    if not named:
+        return 0
+    start, _ = named[-1]
+    return max((end.end() for end in _SENTENCE_END.finditer(text, 0, start)), default=0)
 
 
 def _ladder(k: int) -> list[int]:

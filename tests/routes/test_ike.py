@@ -46,13 +46,15 @@ def test_chat_evidence_stands_in_the_last_user_turn_before_the_callers_own_words
 def test_chat_demonstrations_are_pairs_of_turns_before_the_last(encoder: Encoder) -> None:
     prompt = chat("Hello", "Hi!", "The capital of France is")
     ladder = ike(encoder, chat=3).rewrites(prompt, [CAPITAL])
-    assert [len(rewrite.messages) - 3 for rewrite in ladder] == [8, 6, 2, 0]
+    assert [len(rewrite.messages) - 3 for rewrite in ladder] == [12, 8, 6, 2, 0]
     richest = ladder[0].messages
-    assert [m["role"] for m in richest] == ["user", "assistant"] * 5 + ["user"]
+    assert [m["role"] for m in richest] == ["user", "assistant"] * 7 + ["user"]
     assert richest[:2] == prompt.messages[:2]
-    # The edit's own goes first, then what is least like the question.
-    assert ladder[1].messages[2:] == richest[4:]
+    # The edit's own go first, those in other words before the others; then what is least like
+    # the question.
+    assert ladder[1].messages[2:] == (*richest[2:4], *richest[8:])
     assert ladder[2].messages[2:] == richest[8:]
+    assert ladder[3].messages[2:] == richest[12:]
 
 
 def test_an_open_request_gets_the_fact_and_no_demonstrations(encoder: Encoder) -> None:
@@ -70,21 +72,64 @@ def test_text_demonstrations_stand_before_the_fact_and_the_fact_before_the_quest
     ladder = ike(encoder, text=4).rewrites(prompt, [CAPITAL])
     lengths = [len(rewrite.text) for rewrite in ladder]
     assert lengths == sorted(lengths, reverse=True)
-    assert len(set(lengths)) == 5  # its own and four, four, two, one, none
+    # its own three and four, its copy and four, four, two, one, none
+    assert len(set(lengths)) == 6
     for rewrite in ladder:
         assert rewrite.text.startswith("An introduction.\n\n")
         assert rewrite.text.endswith(f"{CAPITAL.statement}\nPrompt: The capital of France is")
 
 
-def test_a_text_that_breaks_off_has_the_edit_itself_as_its_first_demonstration(
+def test_a_text_that_breaks_off_has_the_edit_itself_as_its_first_demonstrations(
     encoder: Encoder,
 ) -> None:
     ladder = ike(encoder, chat=2).rewrites(chat("The capital of France is"), [CAPITAL])
     richest = ladder[0].messages
-    assert CAPITAL.statement in richest[0]["content"]
-    assert richest[0]["content"].endswith(CAPITAL.key)
-    assert richest[1] == {"role": "assistant", "content": "Lyon"}
-    assert list(ladder[1].messages) == list(richest[2:])
+    asked = [turn["content"].rpartition(": ")[2] for turn in richest[:6:2]]
+    assert asked == ["The capital of France is", "France", "France is known for"]
+    for turn in richest[:6:2]:
+        assert CAPITAL.statement in turn["content"]
+    assert all(turn == {"role": "assistant", "content": "Lyon"} for turn in richest[1:6:2])
+    assert list(ladder[1].messages) == [*richest[:2], *richest[6:]]
+    assert list(ladder[2].messages) == list(richest[6:])
+
+
+def test_of_several_edits_each_is_shown_in_its_own_words_alone(encoder: Encoder) -> None:
+    other = structured("France", "The anthem of {} is", "Marianne")
+    first, second = ike(encoder).rewrites(chat("The capital of France is"), [CAPITAL, other])
+    assert [turn["content"] for turn in first.messages[1::2]] == ["Marianne", "Lyon"]
+    assert len(second.messages) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "named"),
+    [
+        ("It rained all day. ", "The capital of France is"),
+        ("Rain again!\n", "France, whose capital is"),
+        ("Paris was lovely. ", "Mr. France, born in"),
+        ("", "The capital of France is"),
+        ("", "France is big. Its capital is"),
+        ("", "Its capital is"),
+    ],
+)
+def test_the_fact_stands_before_the_sentence_that_names_the_subject(
+    encoder: Encoder, before: str, named: str
+) -> None:
+    for rewrite in ike(encoder).rewrites(chat("Hello", "Hi!", before + named), [CAPITAL]):
+        content = rewrite.messages[-1]["content"]
+        assert content.startswith(f"{before}New fact: ")
+        assert content.endswith(f"fact: {named}")
+
+
+def test_in_a_turn_of_parts_the_fact_stands_in_the_last_text(encoder: Encoder) -> None:
+    picture = {"type": "image_url", "image_url": {"url": "data:,"}}
+    texts = ("The capital of France is what we look for.", "It rained. The capital of France is")
+    parts = [{"type": "text", "text": texts[0]}, {"type": "text", "text": texts[1]}, picture]
+    prompt = ChatPrompt(({"role": "user", "content": parts},))
+    (*_, rewrite) = ike(encoder).rewrites(prompt, [CAPITAL])
+    first, second, third = rewrite.messages[0]["content"]
+    assert (first, third) == (parts[0], picture)
+    assert second["text"].startswith("It rained. New fact: ")
+    assert second["text"].endswith("fact: The capital of France is")
 
 
 @pytest.mark.parametrize(
