@@ -25,8 +25,9 @@ from memedit.edits import Edit
 from memedit.errors import ConfigError
 from memedit.lexicon import STOP_WORDS, mentions
 from memedit.protocols import Candidate, Judgement
-from memedit.scope.reading import Span, last_sentences, masked, readings, split_sentences
+from memedit.scope.reading import last_sentences, masked, readings
 from memedit.scope.relation import MASK, RelationVerifier, shipped
+from memedit.sentences import Span, split_sentences
 from memedit.variants import FEATURES as NAME_FEATURES
 from memedit.variants import fold
 
