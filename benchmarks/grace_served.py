@@ -4,9 +4,10 @@
 
 ``--work`` is what ``benchmarks/grace.py learn`` has written. The edits go into a new memory and a
 new codebook file, and ``memedit serve`` answers their own prompts from them. Then a process of its
-own, ``memedit revert``, takes one edit after the other back, while streams ask that edit's prompt
-one request after the other; times count from the one that the journal has for the revert. At last
-the server is stopped, another one is started on the same files, and all prompts are asked again.
+own, ``memedit edits revert``, takes one edit after the other back, while streams ask that edit's
+prompt one request after the other; times count from the one that the journal has for the revert. At
+last the server is stopped, another one is started on the same files, and all prompts are asked
+again.
 """
 
 from __future__ import annotations
@@ -97,8 +98,8 @@ def reverted(url: str, memory: EditMemory, path: Path, edit: Edit, streams: int)
     for thread in threads:
         thread.start()
     try:
-        command = [sys.executable, "-m", "memedit", "revert", edit.id, "--memory", str(path)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        revert = ["edits", "revert", edit.id, "--memory", str(path)]
+        subprocess.run([sys.executable, "-m", "memedit", *revert], check=True)
         at = memory.history(edit.id)[-1].at
         while time.time() < at + SOAK:
             time.sleep(0.05)

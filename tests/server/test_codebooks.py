@@ -324,8 +324,8 @@ def test_a_codebook_outlives_its_server_and_not_a_revert_by_another_process(
     asker.start()
     try:
         waited_for(lambda: bool(answers))
-        revert = [sys.executable, "-m", "memedit", "revert", "chile", "--memory", str(served.path)]
-        subprocess.run(revert, check=True, stdout=subprocess.DEVNULL)
+        revert = ["edits", "revert", "chile", "--memory", str(served.path)]
+        subprocess.run([sys.executable, "-m", "memedit", *revert], check=True)
         at = served.memory.history("chile")[-1].at
         waited_for(lambda: answers[-1][0] > at + 1)
     finally:
