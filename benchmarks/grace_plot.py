@@ -3,7 +3,8 @@
     python benchmarks/grace_plot.py RESULTS.json PICTURE.svg
 
 How many rephrases fire their own edit, against how many prompts fire that should not, over all
-radii: people's questions, prompts about other subjects, and other prompts about the same subject.
+radii: people's questions, prompts about other subjects, and, where they were asked, other prompts
+about the same subject.
 """
 
 from __future__ import annotations
@@ -95,7 +96,9 @@ def panel(results: dict[str, Any], kind: str, shown: list[Line], x0: float) -> l
 
 def drawn(results: dict[str, Any], shown: list[Line]) -> str:
     """The whole picture as SVG."""
-    width = LEFT + len(MOST) * (WIDTH + GAP)
+    (sweep, *_) = results["forms"]["chat"][str(shown[0].layer)]["sweeps"].values()
+    kinds = [kind for kind in MOST if kind in sweep["measured"][0]]
+    width = LEFT + len(kinds) * (WIDTH + GAP)
     height = TOP + HEIGHT + 46 + 16 * len(shown)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
@@ -105,7 +108,7 @@ def drawn(results: dict[str, Any], shown: list[Line]) -> str:
         f"{results['n']} CounterFact edits ({results['split']}): rephrases found against prompts "
         "that fire in error</text>",
     ]
-    for i, kind in enumerate(MOST):
+    for i, kind in enumerate(kinds):
         parts += panel(results, kind, shown, LEFT + i * (WIDTH + GAP))
     for i, (line, colour) in enumerate(zip(shown, PALETTE, strict=False)):
         y = TOP + HEIGHT + 50 + 16 * i
