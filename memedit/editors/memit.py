@@ -54,16 +54,18 @@ class MEMIT(Locating):
     ) -> list[WeightDelta]:
         architecture, layers = found.architecture, found.layers
         moments = self.statistics.moments(model, tokenizer, architecture, layers)
+        alone = found.contexts[:1]
+        known = keys(model, tokenizer, architecture, earlier, alone, layers) if earlier else {}
         deltas: list[WeightDelta] = []
         with ExitStack() as lower:
             for place, layer in enumerate(layers):
-                of_edits = self._mean_keys(model, tokenizer, found, found.edits, layer)
-                of_earlier = (
-                    self._mean_keys(model, tokenizer, found, earlier, layer) if earlier else None
-                )
+                of_edits = keys(
+                    model, tokenizer, architecture, found.edits, found.contexts, [layer]
+                )[layer].mean
                 residual = self._lacking(model, tokenizer, found) if place else found.values.changes
                 to_go = len(layers) - place
                 residual = residual / (to_go if self.spread == "even" else to_go**0.5)
+                of_earlier = known[layer].bare if earlier else None
                 right = self._rights(of_edits.double().T, moments[layer], of_earlier)
                 delta = WeightDelta(
                     f"{architecture.down_name(layer)}.weight",
@@ -74,13 +76,6 @@ class MEMIT(Locating):
                 if layer != layers[-1]:
                     lower.enter_context(applied(model, [delta]))
         return deltas
-
-    def _mean_keys(
-        self, model: Any, tokenizer: Any, found: Found, edits: Sequence[Edit], layer: int
-    ) -> Tensor:
-        """(edits, in) float32, of the model as it is."""
-        architecture = found.architecture
-        return keys(model, tokenizer, architecture, edits, found.contexts, [layer])[layer].mean
 
     def _lacking(self, model: Any, tokenizer: Any, found: Found) -> Tensor:
         """What the last layer still lacks, the layers below being edited, (edits, out)."""
@@ -99,7 +94,8 @@ class MEMIT(Locating):
         Args:
             of_edits: K, (in, edits) float64.
             moment: C, (in, in).
-            earlier: keys of what was learned before, (earlier edits, in); they stay as they are.
+            earlier: the bare prompts' keys of what was learned before, (earlier edits, in); what
+                they are mapped to stays.
         """
         if earlier is not None:
             moment = moment + earlier.T @ earlier / self.weight
