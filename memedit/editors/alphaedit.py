@@ -37,10 +37,10 @@ class AlphaEdit(MEMIT):
     penalty: float = 0.01
 
     def _rights(self, of_edits: Tensor, moment: Tensor, earlier: Tensor | None) -> Tensor:
-        """Kᵀ P (Kₚ Kₚᵀ P + K Kᵀ P + I)⁻¹, float64, (edits, in).
+        """Kᵀ P (Kₚ Kₚᵀ P + K Kᵀ P + I)⁻¹, float64, (keys, in).
 
         With A = [K Kₚ] the rows of AᵀP (A AᵀP + I)⁻¹ = (AᵀPA + I)⁻¹ AᵀP that are the edits': a
-        solve in the number of edits.
+        solve in the number of keys.
         """
         every = of_edits if earlier is None else torch.cat([of_edits, earlier.double().T], dim=1)
         inside = null_projector(moment, self.null) @ every  # (in, edits and earlier ones)

@@ -35,7 +35,7 @@ class EMMET(MEMIT):
         return (architecture.layer_one,)
 
     def _rights(self, of_edits: Tensor, moment: Tensor, earlier: Tensor | None) -> Tensor:
-        """(Kᵀ C⁻¹ K)⁻¹ Kᵀ C⁻¹, float64, (edits, in)."""
+        """(Kᵀ C⁻¹ K)⁻¹ Kᵀ C⁻¹, float64, (keys, in)."""
         del earlier
         solved = inverse_times(moment, of_edits, self.ridge)
         inner = of_edits.T @ solved

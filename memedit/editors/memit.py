@@ -59,14 +59,17 @@ class MEMIT(Locating):
         deltas: list[WeightDelta] = []
         with ExitStack() as lower:
             for place, layer in enumerate(layers):
-                of_edits = keys(
-                    model, tokenizer, architecture, found.edits, found.contexts, [layer]
-                )[layer].mean
+                here = keys(model, tokenizer, architecture, found.edits, found.contexts, [layer])[
+                    layer
+                ]
+                of_edits = here.every if self.each else here.mean[:, None]  # (edits, n, in)
+                columns = of_edits.flatten(0, 1).double().T
+                of_earlier = known[layer].bare if earlier else None
+                rights = self._rights(columns, moments[layer], of_earlier)
+                right = rights.view(of_edits.shape).sum(dim=1)
                 residual = self._lacking(model, tokenizer, found) if place else found.values.changes
                 to_go = len(layers) - place
                 residual = residual / (to_go if self.spread == "even" else to_go**0.5)
-                of_earlier = known[layer].bare if earlier else None
-                right = self._rights(of_edits.double().T, moments[layer], of_earlier)
                 delta = WeightDelta(
                     f"{architecture.down_name(layer)}.weight",
                     left=residual.T.float().contiguous(),
@@ -89,10 +92,10 @@ class MEMIT(Locating):
         return found.values.changes - (seen.streams[last] - found.values.streams)
 
     def _rights(self, of_edits: Tensor, moment: Tensor, earlier: Tensor | None) -> Tensor:
-        """Kᵀ (λ C + K Kᵀ)⁻¹, float64, (edits, in), by the Woodbury identity.
+        """Kᵀ (λ C + K Kᵀ)⁻¹, float64, (keys, in), by the Woodbury identity.
 
         Args:
-            of_edits: K, (in, edits) float64.
+            of_edits: K, (in, keys) float64: one key an edit, or one a context and edit.
             moment: C, (in, in).
             earlier: the bare prompts' keys of what was learned before, (earlier edits, in); what
                 they are mapped to stays.

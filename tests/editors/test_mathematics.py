@@ -121,6 +121,35 @@ def test_of_several_edits_rome_maps_the_last_key_exactly(kind: str, folder: Path
     torch.testing.assert_close(delta.dense() @ mean[:, 2], wanted[:, 2], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "gemma2"])
+def test_rome_reaches_the_key_of_each_context_with_one_rank(kind: str, folder: Path) -> None:
+    model, architecture = tiny.model(kind), architecture_of(tiny.model(kind))
+    options = settings(folder, each=True, slack=0.0)
+    (delta,) = make_editor("r-rome", **options).deltas(model, tiny.tokenizer(), tiny.edits(1))
+    here = keys(model, tiny.tokenizer(), architecture, tiny.edits(1), around(model), [LAYER])[LAYER]
+    wanted = sought(model, architecture, LAYER, 1)
+    every = here.every[0].T  # (in, contexts)
+    assert every.shape[1] == 3
+    torch.testing.assert_close(delta.dense() @ every, wanted.expand(-1, 3), rtol=1e-3, atol=1e-4)
+    assert delta.left.shape[1] == 1
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "gemma2"])
+def test_memit_of_each_context_is_a_least_squares_solve_over_them(kind: str, folder: Path) -> None:
+    model, architecture = tiny.model(kind), architecture_of(tiny.model(kind))
+    options = settings(folder, each=True, weight=0.7, ridge=0.0)
+    (delta,) = make_editor("memit", **options).deltas(model, tiny.tokenizer(), tiny.edits(2))
+    here = keys(model, tiny.tokenizer(), architecture, tiny.edits(2), around(model), [LAYER])[LAYER]
+    wanted = sought(model, architecture, LAYER, 2, reference="stream", clamp=0.75)
+    residual = wanted.repeat_interleave(3, dim=1).double()  # one column a context and edit
+    root = torch.linalg.cholesky(moment_of(model, folder).double() * 0.7)
+    left = torch.cat([here.every.flatten(0, 1).T.double(), root], dim=1).T
+    right = torch.cat([residual, torch.zeros(tiny.HIDDEN, tiny.INNER)], dim=1).T
+    direct = torch.linalg.lstsq(left, right).solution.T
+    torch.testing.assert_close(delta.dense().double(), direct, rtol=1e-3, atol=1e-5)
+    assert delta.left.shape[1] == 2
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("number", [1, 3])
 def test_memit_equals_a_direct_least_squares_solve(kind: str, number: int, folder: Path) -> None:
