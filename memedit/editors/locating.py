@@ -98,7 +98,7 @@ class Locating:
     prefixes: int = 4
     prefix_tokens: int = 8
     chat: bool = False
-    each: bool = False
+    each: bool = True
     seed: int = 0
     search: Search = field(default_factory=Search)
     statistics: Statistics = field(default_factory=Statistics)
