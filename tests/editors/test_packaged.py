@@ -25,7 +25,7 @@ EDITS = [
     structured("France", "The capital of {} is", "Oslo", id="france"),
     structured("Marie Curie", "{} was born in", "Lima", id="curie"),
 ]
-SEARCH = Search(steps=2)
+SEARCH = Search(steps=2, bfloat16=False)
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +47,7 @@ def parts(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
             "steps": SEARCH.steps,
             "reference": "mlp",
             "clamp": SEARCH.clamp,
+            "bfloat16": SEARCH.bfloat16,
             "statistics": statistics,
         },
         "keys": keys(model, tokenizer, architecture, EDITS, around, [LAYER])[LAYER].mean.T,
