@@ -22,7 +22,8 @@ import numpy as np
 from memedit.adapters.vllm_worker import EDITS_ARG, NAMESPACE_ARG
 from memedit.edits import Edit
 from memedit.errors import ConfigError, InvalidInput, MemoryFileDamaged, Unsupported
-from memedit.grace.codebook import LIMIT, Codebook, Entries
+from memedit.grace.codebook import LIMIT, Entries
+from memedit.grace.file import BookFile
 from memedit.server.middleware import Marked
 
 logger = logging.getLogger("memedit.server")
@@ -152,11 +153,10 @@ class ServedCodebooks:
         self._books: EngineCodebooks | None = None
         self._refused = False
         self._fresh = True
-        self._layer, self._namespace = -1, ""
-        self._edits: frozenset[str] = frozenset()
+        self._book: BookFile | None = None
         self._read = self._stamp()
         if self._read is not None:
-            self._take(*Codebook.load(file))
+            self._book = BookFile.read(file)
 
     def check(self, body: Mapping[str, Any]) -> None:
         """Refuses a body that marks itself.
@@ -183,10 +183,11 @@ class ServedCodebooks:
             return None
         async with self._lock:
             await self._refresh()
-            if namespace != self._namespace or any(edit.id not in self._edits for edit in edits):
+            book = self._book
+            if book is None or not book.has(namespace, edits):
                 return None
             try:
-                mark = await self._mark(scope, [edit.id for edit in edits])
+                mark = await self._mark(scope, book, [edit.id for edit in edits])
             except (Unsupported, InvalidInput):
                 self._refused = True
                 logger.exception("codebooks are left aside: edits answer in context")
@@ -196,30 +197,21 @@ class ServedCodebooks:
             "vllm_xargs": {**(xargs if isinstance(xargs, Mapping) else {}), **mark.extra_args},
             "cache_salt": f"{salt}:{mark.cache_salt}" if salt else mark.cache_salt,
         }
-        return Marked(members, tuple(map(self._reason, edits)))
+        return Marked(members, tuple(map(book.told, edits)))
 
-    def _reason(self, edit: Edit) -> str:
-        places = [at for at, one in enumerate(self._entries.edit_ids) if one == edit.id]
-        span = self._entries.spans[places].max()
-        tokens = f"for {span} tokens" if span else "for all tokens"
-        return (
-            f"{edit.id}: its value takes the place of the MLP of layer {self._layer} {tokens}, "
-            "from the last one of the prompt on"
-        )
-
-    async def _mark(self, scope: Mapping[str, Any], edits: Sequence[str]) -> Mark:
+    async def _mark(self, scope: Mapping[str, Any], book: BookFile, edits: Sequence[str]) -> Mark:
         """The mark for these edits, with the engine's codebook as the file has it."""
         if self._books is None:
             call = functools.partial(
                 _across, scope["app"].state.engine_client, asyncio.get_running_loop()
             )
-            capacity = max(LIMIT, 2 * len(self._entries))
-            self._books = await asyncio.to_thread(EngineCodebooks, call, self._layer, capacity)
+            capacity = max(LIMIT, 2 * len(book.entries))
+            self._books = await asyncio.to_thread(EngineCodebooks, call, book.layer, capacity)
         if self._fresh:
-            await asyncio.to_thread(self._books.put, self._namespace, self._entries)
+            await asyncio.to_thread(self._books.put, book.namespace, book.entries)
             self._fresh = False
-            logger.info("codebook of %d entries at layer %d", len(self._entries), self._layer)
-        return self._books.mark(self._namespace, edits)
+            logger.info("codebook of %d entries at layer %d", len(book.entries), book.layer)
+        return self._books.mark(book.namespace, edits)
 
     async def _refresh(self) -> None:
         """Takes up another file in the place of the one that was read, if it is a codebook."""
@@ -227,27 +219,19 @@ class ServedCodebooks:
             if (stamp := self._stamp()) == self._read or stamp is None:
                 return
             self._read = stamp
-            self._take(*await asyncio.to_thread(Codebook.load, self._file))
+            self._take(await asyncio.to_thread(BookFile.read, self._file))
         except (ConfigError, MemoryFileDamaged):
             logger.exception("the codebook stays as it was read last")
 
-    def _take(self, book: Codebook, notes: Mapping[str, str]) -> None:
-        try:
-            layer, namespace = int(notes["layer"]), notes["namespace"]
-        except (KeyError, ValueError) as error:
+    def _take(self, book: BookFile) -> None:
+        place = (book.layer, book.namespace)
+        old = self._book
+        if self._books is not None and old and place != (old.layer, old.namespace):
             raise ConfigError(
-                f"{self._file} says not which layer and namespace it is for; write it with "
-                "`memedit grace learn`"
-            ) from error
-        if self._books is not None and (layer, namespace) != (self._layer, self._namespace):
-            raise ConfigError(
-                f"{self._file} is for layer {layer} and namespace {namespace!r} now; start the "
-                "server anew for it"
+                f"{self._file} is for layer {book.layer} and namespace {book.namespace!r} now; "
+                "start the server anew for it"
             )
-        self._layer, self._namespace = layer, namespace
-        self._entries = book.entries()
-        self._edits = frozenset(self._entries.edit_ids)
-        self._fresh = True
+        self._book, self._fresh = book, True
 
     def _stamp(self) -> tuple[int, int, int] | None:
         """Tells one state of the file from another; ``None`` while it is yet to come."""

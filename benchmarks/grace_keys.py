@@ -6,11 +6,11 @@ No value is learned and nothing is generated: what is measured is which prompts 
 a codebook that has all edits in it, by its own rules. A key is what goes into a layer's MLP at the
 last token of the edit's prompt, in a chat or as a bare text. For some layers, and for a sweep of
 radii, how many rephrases fire their own target, and how many prompts about other subjects
-(``neighbours``) and people's questions fire anything. Two rules for radii are compared: one number
-for all keys (``constant``), and a share of each key's own distance to the nearest prompt that is
-known not to be about it (``measured``). And two ways to tell distances: between the states as they
-are (``plain``), and by a metric that is fitted to questions of our own in several wordings
-(``fitted``).
+(``neighbours``), about the edit's subject in another edit's words (``same subject``) and people's
+questions fire anything. Two rules for radii are compared: one number for all keys (``constant``),
+and a share of each key's own distance to the nearest prompt that is known not to be about it
+(``measured``). And two ways to tell distances: between the states as they are (``plain``), and by a
+metric that is fitted to questions of our own in several wordings (``fitted``).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from memedit.prompt import TextPrompt
 from memedit.training.pairs import PHRASINGS
 
 OTHERS = 5
-SHARES = [round(0.1 * i, 1) for i in range(2, 13)]
+SHARES = [0.05, *(round(0.1 * i, 1) for i in range(1, 13))]
 QUANTILES = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7]
 """Constant radii are these quantiles of questions' distances to the nearest key."""
 
@@ -124,7 +124,7 @@ def points(
             said = {
                 kind: [entries.labels[row] if row >= 0 else "" for row in entries.lookup(states)]
                 for kind, states in parts.items()
-                if kind in ("rephrases", "neighbours", "questions")
+                if kind in ("rephrases", "neighbours", "same subject", "questions")
             }
             right = [one == label for one, label in zip(said["rephrases"], labels, strict=True)]
             fires = [bool(one) for one in said["rephrases"]]
@@ -135,8 +135,10 @@ def points(
                     "median radius": round(float(np.median(entries.radii)), 4),
                     "rephrases, own": percent(right),
                     "rephrases, another": round(percent(fires) - percent(right), 1),
-                    "neighbours": percent([bool(one) for one in said["neighbours"]]),
-                    "questions": percent([bool(one) for one in said["questions"]]),
+                    **{
+                        kind: percent([bool(one) for one in said[kind]])
+                        for kind in ("neighbours", "same subject", "questions")
+                    },
                 }
             )
     return made
@@ -163,6 +165,7 @@ def measured(given: argparse.Namespace) -> dict[str, Any]:
         "unrelated": list(unrelated()),
         "rephrases": made.rephrases,
         "neighbours": made.neighbours,
+        "same subject": made.asides,
         "questions": made.questions,
         "reworded": [text for part in reworded for text in part],
     }

@@ -7,23 +7,29 @@ prompt of an edit that comes and goes, and prompts that no edit is about. Meanwh
 added, replaced by another answer and removed, over and over. Each state's answers are taken down
 first, one request at a time; under load, every answer must be that of a state that was in force at
 some time while the request ran, and of the only one where there was only one.
+
+Then what a codebook costs requests that no edit is about: in tokens a second, and in processor time
+of the engine's processes. Two engines take turns, one of them with a codebook; before that they do
+so without one, which says how far apart two equal engines are.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import json
 import os
 import statistics
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from grace import PACKAGES, book_of, chats, setting
 from setting import head
 
@@ -47,10 +53,13 @@ class Asked:
 
 
 class Serving:
-    """An engine that serves, and its codebook, whose states follow each other."""
+    """An engine that serves, its processes, and its codebook, whose states follow each other."""
 
-    def __init__(self, engine: Any, layer: int, prompts: Sequence[Sequence[int]]) -> None:
+    def __init__(
+        self, engine: Any, pids: Sequence[int], layer: int, prompts: Sequence[Sequence[int]]
+    ) -> None:
         self._engine = engine
+        self.pids = pids
         self._prompts = prompts
         self._loop = asyncio.get_running_loop()
         self._count = 0
@@ -166,35 +175,106 @@ def in_force(changes: Sequence[tuple[float, float, str]], start: float, end: flo
     return found
 
 
-async def speed(serving: Serving, prompts: int, given: argparse.Namespace) -> float:
-    """Tokens a second of unmarked requests, all sent at once."""
-    started = time.perf_counter()
+def seconds(pids: Sequence[int]) -> float:
+    """The processor seconds that processes have taken so far, their threads' among them."""
+    times = [psutil.Process(pid).cpu_times() for pid in pids]
+    return sum(one.user + one.system for one in times)
+
+
+async def speed(serving: Serving, prompts: int, given: argparse.Namespace) -> dict[str, float]:
+    """What unmarked requests cost that are all sent at once: time and processor time a token."""
+    spent, started = seconds(serving.pids), time.perf_counter()
     said = await asyncio.gather(
         *(serving.ask(1 + i % (prompts - 1), 48, marked=False) for i in range(given.timed))
     )
-    return sum(len(one.answer) for one in said) / (time.perf_counter() - started)
+    tokens = sum(len(one.answer) for one in said)
+    took = time.perf_counter() - started
+    return {
+        "tokens/s": tokens / took,
+        "processor ms a token": 1e3 * (seconds(serving.pids) - spent) / tokens,
+    }
 
 
-async def run(given: argparse.Namespace) -> dict[str, Any]:
+Way = Callable[[], Awaitable[dict[str, float]]]
+"""One measurement of what requests cost."""
+
+
+async def in_turn(ways: dict[str, Way], rounds: int) -> dict[str, Any]:
+    """Each way once a round, in another order each round; the first is what others are held to.
+
+    The machine's other work comes and goes: what is compared is one way with the first of the same
+    round.
+    """
+    names = list(ways)
+    taken: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    for turn in range(rounds):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            taken[name].append(await ways[name]())
+    base = taken[names[0]]
+    found: dict[str, Any] = {}
+    for name in names:
+        found[name] = {part: [round(one[part], 3) for one in taken[name]] for part in base[0]}
+        if name != names[0]:
+            found[name]["% more than the first, median"] = {
+                part: round(
+                    100
+                    * statistics.median(
+                        mine[part] / other[part] - 1
+                        for mine, other in zip(taken[name], base, strict=True)
+                    ),
+                    2,
+                )
+                for part in base[0]
+            }
+        print(name, json.dumps(found[name]), flush=True)
+    return found
+
+
+async def costs(
+    plain: Serving, served: Serving, prompts: int, given: argparse.Namespace
+) -> dict[str, Any]:
+    """What a codebook costs requests that it is not about: two engines, one of them with it."""
+    assert served.books is not None
+    always = served.books.always
+
+    async def of(serving: Serving, namespace: str | None) -> dict[str, float]:
+        if serving is served:
+            await asyncio.to_thread(always, namespace)
+        return await speed(serving, prompts, given)
+
+    return await in_turn(
+        {
+            "without a codebook": functools.partial(of, plain, None),
+            "with it, unmarked": functools.partial(of, served, None),
+            "with it, always looking up": functools.partial(of, served, "default"),
+        },
+        given.rounds,
+    )
+
+
+def states_of(book: Codebook) -> dict[str, Entries]:
+    """The codebook's states: without an edit, with it, and with another answer for it."""
+    first, second = book.lessons()[:2]
+    other = replace(second, edit_id=first.edit_id, keys=first.keys, radii=first.radii)
+    made = {}
+    for name, lessons in (("none", []), ("first", [first]), ("second", [other])):
+        one = Codebook(book.dim, metric=book.metric)
+        for lesson in lessons:
+            one.add(lesson)
+        made[name] = one.entries()
+    return made
+
+
+def async_engine(model: Path) -> tuple[Any, list[int]]:
+    """An engine, and its processes."""
     from vllm import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    made = setting(given.data, given.split, given.limit, given.seed)
-    ids = [edit.id for edit in made.edits]
-    book, _ = book_of(given.work, given.share, ids)
-    first, second = book.lessons()[:2]
-    states = {}
-    for name, lesson in (
-        ("first", first),
-        ("second", replace(second, edit_id=first.edit_id, keys=first.keys, radii=first.radii)),
-    ):
-        one = Codebook(book.dim, metric=book.metric)
-        one.add(lesson)
-        states[name] = one.entries()
-    states["none"] = Codebook(book.dim, metric=book.metric).entries()
-    engine = AsyncLLM.from_engine_args(
+    me = psutil.Process()
+    before = set(me.children(recursive=True))
+    made = AsyncLLM.from_engine_args(
         AsyncEngineArgs(
-            str(given.model),
+            str(model),
             dtype="float32",
             enforce_eager=True,
             gpu_memory_utilization=0.2,
@@ -203,38 +283,50 @@ async def run(given: argparse.Namespace) -> dict[str, Any]:
             worker_extension_cls=EXTENSION,
         )
     )
+    return made, [one.pid for one in set(me.children(recursive=True)) - before]
+
+
+async def run(given: argparse.Namespace) -> dict[str, Any]:
+    made = setting(given.data, given.split, given.limit, given.seed)
+    ids = [edit.id for edit in made.edits]
+    book, _ = book_of(given.work, given.share, ids)
+    states = states_of(book)
+    engines = []
     try:
-        tokenizer = engine.get_tokenizer()
-        texts = [made.own[ids.index(first.edit_id)], *made.questions[:7]]
-        prompts = _tokens.prompt_ids(chats(texts), tokenizer)
-        serving = Serving(engine, given.layer, prompts)
-        await serving.ask(0, marked=False)
-        bare = [await speed(serving, len(prompts), given) for _ in range(given.rounds)]
-        await serving.install(given.capacity)
-        loaded = await under_load(serving, states, given, len(prompts))
+        served_by, pids = async_engine(given.model)
+        engines.append(served_by)
+        edit = book.lessons()[0].edit_id
+        texts = [made.own[ids.index(edit)], *made.questions[:7]]
+        prompts = _tokens.prompt_ids(chats(texts), served_by.get_tokenizer())
+        served = Serving(served_by, pids, given.layer, prompts)
+        await served.ask(0, marked=False)
+        plain_by, others = async_engine(given.model)
+        engines.append(plain_by)
+        plain = Serving(plain_by, others, given.layer, prompts)
+        await plain.ask(0, marked=False)
+        twins = await in_turn(
+            {
+                "one engine": functools.partial(speed, plain, len(prompts), given),
+                "the other": functools.partial(speed, served, len(prompts), given),
+            },
+            given.rounds,
+        )
+        await served.install(given.capacity)
+        loaded = await under_load(served, states, given, len(prompts))
         print(loaded, flush=True)
-        put = await serving.put(full(book, given.capacity))
-        assert serving.books is not None
-        marked_none = [await speed(serving, len(prompts), given) for _ in range(given.rounds)]
-        await asyncio.to_thread(serving.books.always, "default")
-        always = [await speed(serving, len(prompts), given) for _ in range(given.rounds)]
+        put = await served.put(full(book, given.capacity))
+        assert served.books is not None
         return {
             "load": loaded,
             "entries": given.capacity,
-            "buffer bytes": serving.books.bytes,
+            "buffer bytes": served.books.bytes,
             "seconds to put all entries": round(put, 4),
-            "tokens/s of unmarked requests": {
-                "before the layer is wrapped": rounded(bare),
-                "wrapped, unmarked": rounded(marked_none),
-                "wrapped, always looking up": rounded(always),
-            },
+            "unmarked requests, two engines without a codebook": twins,
+            "unmarked requests": await costs(plain, served, len(prompts), given),
         }
     finally:
-        engine.shutdown()
-
-
-def rounded(rates: Sequence[float]) -> list[float]:
-    return [round(rate, 1) for rate in rates]
+        for engine in engines:
+            engine.shutdown()
 
 
 def full(book: Codebook, count: int) -> Entries:
@@ -269,15 +361,16 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--pause", type=float, default=0.5, help="between changes, in seconds")
-    parser.add_argument("--timed", type=int, default=32, help="requests that are timed at once")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--timed", type=int, default=64, help="requests that are timed at once")
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     started = head(
         "Codebooks that change while a vLLM is serving: what do requests see?",
         f"benchmarks/grace_load.py --model {given.model.name} --split {given.split} "
-        f"--limit {given.limit} --streams {given.streams} --seconds {given.seconds:g}",
+        f"--limit {given.limit} --streams {given.streams} --seconds {given.seconds:g} "
+        f"--timed {given.timed} --rounds {given.rounds}",
         *PACKAGES,
     )
     rows = asyncio.run(run(given))

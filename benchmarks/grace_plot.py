@@ -3,7 +3,8 @@
     python benchmarks/grace_plot.py RESULTS.json PICTURE.svg
 
 How many rephrases fire their own edit, against how many prompts fire that should not, over all
-radii: people's questions on the left, prompts about other subjects on the right.
+radii: people's questions, prompts about other subjects, and, where they were asked, other prompts
+about the same subject.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 WIDTH, HEIGHT, LEFT, TOP, GAP = 330, 260, 52, 34, 70
-MOST = {"questions": 10.0, "neighbours": 60.0}
+MOST = {"questions": 10.0, "neighbours": 60.0, "same subject": 100.0}
 PALETTE = ("#1b6ca8", "#d1495b", "#66a182", "#edae49", "#7a4fa3", "#8d8d8d", "#2e4057", "#b56576")
 
 
@@ -95,7 +96,9 @@ def panel(results: dict[str, Any], kind: str, shown: list[Line], x0: float) -> l
 
 def drawn(results: dict[str, Any], shown: list[Line]) -> str:
     """The whole picture as SVG."""
-    width = 2 * (LEFT + WIDTH) + GAP
+    (sweep, *_) = results["forms"]["chat"][str(shown[0].layer)]["sweeps"].values()
+    kinds = [kind for kind in MOST if kind in sweep["measured"][0]]
+    width = LEFT + len(kinds) * (WIDTH + GAP)
     height = TOP + HEIGHT + 46 + 16 * len(shown)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
@@ -104,9 +107,9 @@ def drawn(results: dict[str, Any], shown: list[Line]) -> str:
         f'<text x="{LEFT}" y="20" font-size="13">GRACE keys, {escape(results["model"])}, '
         f"{results['n']} CounterFact edits ({results['split']}): rephrases found against prompts "
         "that fire in error</text>",
-        *panel(results, "questions", shown, LEFT),
-        *panel(results, "neighbours", shown, 2 * LEFT + WIDTH + GAP / 2),
     ]
+    for i, kind in enumerate(kinds):
+        parts += panel(results, kind, shown, LEFT + i * (WIDTH + GAP))
     for i, (line, colour) in enumerate(zip(shown, PALETTE, strict=False)):
         y = TOP + HEIGHT + 50 + 16 * i
         parts.append(f'<rect x="{LEFT}" y="{y - 9}" width="14" height="4" fill="{colour}"/>')

@@ -17,19 +17,20 @@ import json
 import os
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from grace import PACKAGES, TOKENS, book_of, chats, hit, setting
+import vllm
+from grace import PACKAGES, SPACE, TOKENS, book_of, books_of, chats, engine_of, hit, setting
 from ike_forms import share
 from setting import head
 
 from memedit.adapters import _tokens
-from memedit.adapters.vllm_grace import EngineCodebooks
-from memedit.adapters.vllm_worker import EXTENSION
+from memedit.edits import Edit
 from memedit.evaluation.measures import retainability, retained
-from memedit.grace.codebook import Codebook, Entries
+from memedit.grace.codebook import Codebook, Entries, Lesson
 
 PARTS = ("keys", "radii", "values", "spans")
 
@@ -49,97 +50,118 @@ def milliseconds(seconds: list[float]) -> dict[str, float]:
     }
 
 
-def measured(given: argparse.Namespace) -> dict[str, Any]:
-    import vllm
+class Course:
+    """A running vLLM into which edits come one by one.
 
+    Args:
+        given: the arguments.
+        lessons: what each edit brings, in order.
+        edits: the edits, likewise.
+    """
+
+    def __init__(
+        self, given: argparse.Namespace, lessons: Sequence[Lesson], edits: Sequence[Edit]
+    ) -> None:
+        self._llm = engine_of(given.model)
+        self._prompts = _tokens.prompt_ids(
+            chats([edit.key for edit in edits]), self._llm.get_tokenizer()
+        )
+        self._edits, self._lessons = edits, lessons
+        self.books = books_of(self._llm, given.layer, given.capacity)
+
+    def close(self) -> None:
+        """Ends the engine."""
+        self._llm.llm_engine.engine_core.shutdown()
+
+    def holding(self, count: int) -> list[bool]:
+        """Which of the first edits hold now."""
+        mark = self.books.mark(SPACE)
+        params = vllm.SamplingParams(temperature=0, max_tokens=TOKENS, extra_args=mark.extra_args)
+        asked = [
+            {"prompt_token_ids": ids, "cache_salt": mark.cache_salt}
+            for ids in self._prompts[:count]
+        ]
+        said = self._llm.generate(asked, params, use_tqdm=False)
+        return [
+            hit(one.outputs[0].text, edit)
+            for one, edit in zip(said, self._edits[:count], strict=True)
+        ]
+
+    def come(self, book: Codebook, looks: Sequence[int]) -> dict[str, Any]:
+        """All edits, one after the other, and some looks at those that have come."""
+        first = self._lessons[0]
+        fired, adding, sending, steps = [], [], [], []
+        at_first: list[bool] = []
+        for i, lesson in enumerate(self._lessons):
+            started = time.perf_counter()
+            book.add(lesson)
+            entries = book.entries()
+            added = time.perf_counter()
+            self.books.put(SPACE, entries)
+            adding.append(added - started)
+            sending.append(time.perf_counter() - added)
+            # The state of an edit's own prompt is its first key.
+            at = int(entries.lookup(first.keys[:1])[0])
+            fired.append(at >= 0 and entries.edit_ids[at] == first.edit_id)
+            if i + 1 in looks or i + 1 == len(self._lessons):
+                now = self.holding(i + 1)
+                at_first += now[len(at_first) :]
+                still = retained(at_first, now)
+                steps.append(
+                    {
+                        "edits": i + 1,
+                        "hold": share(sum(now), len(now)),
+                        "hold of those that held": share(sum(still), len(still)),
+                    }
+                )
+                print(json.dumps(steps[-1]), flush=True)
+        return {
+            "steps": steps,
+            "equation 12, the first edit's own entry": retainability(fired),
+            "entries": len(book.entries()),
+            "buffer bytes": self.books.bytes,
+            "ms to add": milliseconds(adding),
+            "ms to send": milliseconds(sending),
+        }
+
+    def go(self, book: Codebook) -> dict[str, Any]:
+        """Every other edit is taken out."""
+        removing = []
+        for lesson in self._lessons[1::2]:
+            started = time.perf_counter()
+            book.remove(lesson.edit_id)
+            removing.append(time.perf_counter() - started)
+        self.books.put(SPACE, book.entries())
+        after = self.holding(len(self._edits))
+        alone = Codebook(book.dim, limit=book.limit, metric=book.metric)
+        for lesson in self._lessons[::2]:
+            alone.add(lesson)
+        return {
+            "ms to remove": milliseconds(removing),
+            "every other one taken out": {
+                "as if it had never been there": same(book.entries(), alone.entries()),
+                "the others hold": share(sum(after[::2]), len(after[::2])),
+                "those taken out hold": share(sum(after[1::2]), len(after[1::2])),
+            },
+        }
+
+
+def measured(given: argparse.Namespace) -> dict[str, Any]:
     made = setting(given.data, given.split, given.limit, given.seed)
     whole, _ = book_of(given.work, given.share, [edit.id for edit in made.edits])
     lessons = {lesson.edit_id: lesson for lesson in whole.lessons()}
     edits = [edit for edit in made.edits if edit.id in lessons]
-    llm = vllm.LLM(
-        str(given.model),
-        dtype="float32",
-        enforce_eager=True,
-        gpu_memory_utilization=0.2,
-        max_model_len=1024,
-        max_num_seqs=64,
-        worker_extension_cls=EXTENSION,
-    )
-    books = EngineCodebooks(
-        lambda method, args: llm.collective_rpc(method, args=args), given.layer, given.capacity
-    )
-    prompts = _tokens.prompt_ids(chats([edit.key for edit in edits]), llm.get_tokenizer())
     book = Codebook(whole.dim, limit=whole.limit, metric=whole.metric)
-
-    def holding(count: int) -> list[bool]:
-        """Which of the first edits hold now."""
-        mark = books.mark("default")
-        params = vllm.SamplingParams(temperature=0, max_tokens=TOKENS, extra_args=mark.extra_args)
-        asked = [
-            {"prompt_token_ids": ids, "cache_salt": mark.cache_salt} for ids in prompts[:count]
-        ]
-        said = llm.generate(asked, params, use_tqdm=False)
-        return [
-            hit(one.outputs[0].text, edit) for one, edit in zip(said, edits[:count], strict=True)
-        ]
-
-    # The state of an edit's own prompt is its first key.
-    first = lessons[edits[0].id].keys[:1]
-    fired, adding, sending, steps = [], [], [], []
-    at_first: list[bool] = []
-    for i, edit in enumerate(edits):
-        started = time.perf_counter()
-        book.add(lessons[edit.id])
-        entries = book.entries()
-        added = time.perf_counter()
-        books.put("default", entries)
-        adding.append(added - started)
-        sending.append(time.perf_counter() - added)
-        at = int(entries.lookup(first)[0])
-        fired.append(at >= 0 and entries.edit_ids[at] == edits[0].id)
-        if i + 1 in given.looks or i + 1 == len(edits):
-            now = holding(i + 1)
-            at_first += now[len(at_first) :]
-            still = retained(at_first, now)
-            steps.append(
-                {
-                    "edits": i + 1,
-                    "hold": share(sum(now), len(now)),
-                    "hold of those that held": share(sum(still), len(still)),
-                }
-            )
-            print(json.dumps(steps[-1]), flush=True)
+    course = Course(given, [lessons[edit.id] for edit in edits], edits)
+    rows = {"edits": len(edits), **course.come(book, given.looks)}
     path = given.work / "sequence.safetensors"
     book.save(path)
     again = Codebook.load(path)[0]
-    taken = edits[1::2]
-    removing = []
-    for edit in taken:
-        started = time.perf_counter()
-        again.remove(edit.id)
-        removing.append(time.perf_counter() - started)
-    books.put("default", again.entries())
-    after = holding(len(edits))
-    alone = Codebook(whole.dim, limit=whole.limit, metric=whole.metric)
-    for edit in edits[::2]:
-        alone.add(lessons[edit.id])
-    llm.llm_engine.engine_core.shutdown()
-    return {
-        "steps": steps,
-        "equation 12, the first edit's own entry": retainability(fired),
-        "entries": len(book.entries()),
-        "buffer bytes": books.bytes,
-        "file bytes": path.stat().st_size,
-        "ms to add": milliseconds(adding),
-        "ms to send": milliseconds(sending),
-        "ms to remove": milliseconds(removing),
-        "read again": same(Codebook.load(path)[0].entries(), book.entries()),
-        "every other one taken out": {
-            "as if it had never been there": same(again.entries(), alone.entries()),
-            "the others hold": share(sum(after[::2]), len(after[::2])),
-            "those taken out hold": share(sum(after[1::2]), len(after[1::2])),
-        },
-    }
+    rows["file bytes"] = path.stat().st_size
+    rows["read again"] = same(again.entries(), book.entries())
+    rows |= course.go(again)
+    course.close()
+    return rows
 
 
 def main() -> None:

@@ -43,6 +43,8 @@ from memedit.edits import Edit, structured
 from memedit.errors import InvalidEdit
 from memedit.evaluation.matching import took
 from memedit.evaluation.measures import spoken
+from memedit.lexicon import mentions
+from memedit.sentences import around, split_sentences
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMONSTRATIONS = ROOT / "memedit" / "routes" / "demonstrations.jsonl"
@@ -52,6 +54,7 @@ ANSWER = "New fact: {fact}\nBased on the new fact, answer briefly: {query}"
 IKE = "New Fact: {fact}\nPrompt: {query}"
 WORDS = "{fact} In other words, {query}"
 BARE = "{query}"
+STUB = "{subject} is known for"
 
 SIDE_RECORDS = 40
 """Most records of each of the two figures beside accuracy and generality."""
@@ -72,6 +75,9 @@ class Form:
         choose: ``similar`` to the query, the closest last; or the ``fixed`` first of the file.
         own: the edit itself as a demonstration of the kind copy, before (``first``) or after
             (``last``) the others.
+        wordings: how many wordings of the edit ``own`` shows: its own, its subject alone, and that
+            the subject "is known for".
+        late: whether the fact stands before the sentence that names the subject, behind others.
         place: demonstrations and fact as ``turns``, all of it ``inside`` the last user turn, or
             the fact in a ``system`` turn.
     """
@@ -81,6 +87,8 @@ class Form:
     k: int = 0
     choose: Literal["similar", "fixed"] = "similar"
     own: Literal["first", "last"] | None = None
+    wordings: int = 1
+    late: bool = False
     place: Literal["turns", "inside", "system"] = "turns"
 
 
@@ -92,12 +100,21 @@ FORMS: dict[str, Form] = {
     "chat, complete": Form("chat", COMPLETE),
     "chat, complete, own copy": Form("chat", COMPLETE, own="last"),
     "chat, complete, own copy, then k=2": Form("chat", COMPLETE, k=2, own="first"),
+    "chat, complete, late": Form("chat", COMPLETE, late=True),
+    "chat, complete, own copy, late": Form("chat", COMPLETE, own="last", late=True),
+    "chat, complete, own 2 wordings, late": Form(
+        "chat", COMPLETE, own="last", wordings=2, late=True
+    ),
+    "chat, complete, own 3 wordings, late": Form(
+        "chat", COMPLETE, own="last", wordings=3, late=True
+    ),
     "text, no evidence": Form("text", BARE),
     "text, in other words": Form("text", WORDS),
     "text, raw IKE k=0": Form("text", IKE),
     "text, raw IKE k=3": Form("text", IKE, k=3),
     "text, raw IKE, own copy": Form("text", IKE, own="last"),
     "text, raw IKE, own copy, then k=2": Form("text", IKE, k=2, own="first"),
+    "text, raw IKE, own 3 wordings": Form("text", IKE, own="last", wordings=3),
 }
 
 Prompt = str | list[dict[str, str]]
@@ -147,14 +164,22 @@ class Demonstrations:
         return [[self._all[i] for i in row[::-1]] for row in best]
 
 
+def sentence(case: Case) -> int:
+    """Where the sentence begins that names the subject last."""
+    named = mentions(case.query, case.edit.names)
+    return around(split_sentences(case.query), named[-1])[0] if named else 0
+
+
 def build(form: Form, case: Case, demonstrations: Sequence[dict[str, str]]) -> Prompt:
     """The prompt that a model is given."""
     edit = case.edit
     shown = [(one["statement"], one["query"], one["answer"]) for one in demonstrations]
     if form.own is not None:
-        own = (edit.statement, edit.key, edit.target or "")
-        shown = [own, *shown] if form.own == "first" else [*shown, own]
-    asked = form.template.format(fact=edit.statement, query=case.query)
+        wordings = (edit.key, edit.subject, STUB.format(subject=edit.subject))[: form.wordings]
+        own = [(edit.statement, wording or "", edit.target or "") for wording in wordings]
+        shown = [*own, *shown] if form.own == "first" else [*shown, *own]
+    start = sentence(case) if form.late else 0
+    asked = case.query[:start] + form.template.format(fact=edit.statement, query=case.query[start:])
     pairs = [
         (form.template.format(fact=fact, query=query), answer) for fact, query, answer in shown
     ]

@@ -73,14 +73,14 @@ def assemble(config: Config, memory: EditMemory | None = None) -> Parts:
     """
     from memedit.multihop.route import GuidedRoute
     from memedit.routes.ike import IKE
-    from memedit.scope import VerifiedScope
+    from memedit.scope import AnyLanguage, VerifiedScope
 
     memory = memory or open_memory(config)
     memory.count(config.memory.namespace)  # a malformed one is said now, not with every request
     scope = VerifiedScope()
     router = Router(
         memory,
-        scope,
+        AnyLanguage(scope, memory.encoder) if config.scope.languages == "any" else scope,
         route=IKE.name,
         threshold=config.scope.threshold or scope.threshold,
         thresholds=config.scope.by_namespace,

@@ -85,12 +85,14 @@ class ScopeConfig:
         thresholds: other ones for some namespaces, as in ``legal=0.9, hr=0.7``.
         candidates: how many nearest edits are looked at, besides those whose subject is named.
         edits: at most this many edits answer one query.
+        languages: of prompts; ``any`` takes a multilingual encoder.
     """
 
     threshold: float = 0.0
     thresholds: str = ""
     candidates: int = 8
     edits: int = 3
+    languages: Literal["en", "any"] = "en"
 
     @property
     def by_namespace(self) -> dict[str, float]:

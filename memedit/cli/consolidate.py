@@ -6,10 +6,11 @@ import ast
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import httpx
 import typer
@@ -24,6 +25,7 @@ from memedit.cli.options import (
     configuration,
 )
 from memedit.cli.output import print_json, print_table, say
+from memedit.config import Config
 from memedit.consolidation.versions import (
     MAX_RANK,
     Form,
@@ -39,6 +41,10 @@ from memedit.errors import InvalidInput, UpstreamError
 from memedit.memory import EditMemory
 from memedit.models import PACKAGED, packaged
 
+if TYPE_CHECKING:
+    from memedit.consolidation.gates import Probes
+    from memedit.consolidation.job import Job
+
 app = typer.Typer(help="Edits into weights: versions, which a running server picks up.")
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The version.")]
@@ -52,80 +58,92 @@ def main() -> None:
     """Edits into weights: versions, which a running server picks up."""
 
 
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="The model that is served: a folder, a hub name or a packaged one."
+    ),
+]
+MethodOption = Annotated[str, typer.Option(help="The editor; see docs/methods.md.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="OPTION=VALUE", help="An option of the editor's, as in steps=20."
+    ),
+]
+BatchOption = Annotated[int, typer.Option(min=0, help="Edits learned at once; 0 for all.")]
+FormOption = Annotated[
+    str, typer.Option(help="What is learned and checked: text, chat, or both, as in text,chat.")
+]
+AgeOption = Annotated[str, typer.Option(help="Edits at least as old, as in 7d or 12h.")]
+HitsOption = Annotated[
+    int, typer.Option(min=0, help="Edits that took part in so many prompts; needs --metrics.")
+]
+MetricsOption = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="A server's /metrics, or a file of it.", show_default=False),
+]
+FilterOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--filter",
+        metavar="FIELD=PATTERN",
+        help="Edits whose id, subject, relation, source, author or reason is like this.",
+    ),
+]
+LimitOption = Annotated[int, typer.Option(min=0, help="Most new edits, the oldest; 0 for all.")]
+ProbesOption = Annotated[
+    Path | None,
+    typer.Option(
+        help='JSON Lines to ask beside: {"id": …, "rephrases": […], "locality": […]}.',
+        show_default=False,
+    ),
+]
+HeldOutOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="A text whose perplexity is measured; Python's reference by default.",
+        show_default=False,
+    ),
+]
+CorpusOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="A text that keys are measured in; the model's own by default.", show_default=False
+    ),
+]
+GateOption = Annotated[
+    list[str] | None,
+    typer.Option("--gate", metavar="NAME=VALUE", help="Another limit, as in accuracy=0.9."),
+]
+KindOption = Annotated[str, typer.Option(help="adapter, or checkpoint.")]
+RankOption = Annotated[int, typer.Option(min=1, max=MAX_RANK, help="Of the adapter.")]
+FreshOption = Annotated[
+    bool,
+    typer.Option("--fresh", help="Learn what is published anew, too, instead of building on it."),
+]
+
+
 @app.command("make")
 def make(
     name: NameArgument,
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help="The model that is served: a folder, a hub name or a packaged one.",
-        ),
-    ],
-    method: Annotated[str, typer.Option(help="The editor; see docs/methods.md.")] = "memit",
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="OPTION=VALUE", help="An option of the editor's, as in steps=20."
-        ),
-    ] = None,
-    batch: Annotated[int, typer.Option(min=0, help="Edits learned at once; 0 for all.")] = 0,
-    form: Annotated[
-        str,
-        typer.Option(help="What is learned and checked: text, chat, or both, as in text,chat."),
-    ] = "text",
-    min_age: Annotated[str, typer.Option(help="Edits at least as old, as in 7d or 12h.")] = "0",
-    min_hits: Annotated[
-        int, typer.Option(min=0, help="Edits that took part in so many prompts; needs --metrics.")
-    ] = 0,
-    metrics: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL", help="A server's /metrics, or a file of it.", show_default=False
-        ),
-    ] = None,
-    filters: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--filter",
-            metavar="FIELD=PATTERN",
-            help="Edits whose id, subject, relation, source, author or reason is like this.",
-        ),
-    ] = None,
-    limit: Annotated[int, typer.Option(min=0, help="Most new edits, the oldest; 0 for all.")] = 0,
-    probes: Annotated[
-        Path | None,
-        typer.Option(
-            help='JSON Lines to ask beside: {"id": …, "rephrases": […], "locality": […]}.',
-            show_default=False,
-        ),
-    ] = None,
-    held_out: Annotated[
-        Path | None,
-        typer.Option(
-            help="A text whose perplexity is measured; Python's reference by default.",
-            show_default=False,
-        ),
-    ] = None,
-    corpus: Annotated[
-        Path | None,
-        typer.Option(
-            help="A text that keys are measured in; the model's own by default.",
-            show_default=False,
-        ),
-    ] = None,
-    least: Annotated[
-        list[str] | None,
-        typer.Option("--gate", metavar="NAME=VALUE", help="Another limit, as in accuracy=0.9."),
-    ] = None,
-    kind: Annotated[str, typer.Option(help="adapter, or checkpoint.")] = "adapter",
-    max_rank: Annotated[int, typer.Option(min=1, max=MAX_RANK, help="Of the adapter.")] = MAX_RANK,
-    fresh: Annotated[
-        bool,
-        typer.Option(
-            "--fresh", help="Learn what is published anew, too, instead of building on it."
-        ),
-    ] = False,
+    model: ModelArgument,
+    method: MethodOption = "memit",
+    settings: SetOption = None,
+    batch: BatchOption = 0,
+    form: FormOption = "text",
+    min_age: AgeOption = "0",
+    min_hits: HitsOption = 0,
+    metrics: MetricsOption = None,
+    filters: FilterOption = None,
+    limit: LimitOption = 0,
+    probes: ProbesOption = None,
+    held_out: HeldOutOption = None,
+    corpus: CorpusOption = None,
+    least: GateOption = None,
+    kind: KindOption = "adapter",
+    max_rank: RankOption = MAX_RANK,
+    fresh: FreshOption = False,
     namespace: NamespaceOption = None,
     memory: MemoryOption = None,
     config: ConfigOption = None,
@@ -138,7 +156,7 @@ def make(
     served before `memedit consolidate publish`; the exit code is 1 where a gate is not passed.
     """
     from memedit.consolidation.choosing import Choice
-    from memedit.consolidation.job import Job, done, planned
+    from memedit.consolidation.job import Job
 
     if kind not in ("adapter", "checkpoint"):
         raise InvalidInput(f"a version is an adapter or a checkpoint, not {kind!r}")
@@ -157,25 +175,11 @@ def make(
         max_rank,
         fresh,
     )
-    parts = assemble(configured)
-    try:
-        work = planned(job, parts.memory)
-        asked = _probes(probes, held_out, work.edits)
-        place = str(packaged(model)) if model in PACKAGED else model
-        engine = import_module("memedit.adapters.transformers_local").TransformersLocal(
-            place, dtype="float32"
-        )
-        with engine:
-            manifest = done(
-                *(job, work, parts, engine, asked),
-                progress=lambda learned, number: None if as_json else say(f"{learned} of {number}"),
-            )
-    finally:
-        parts.close()
+    manifest, left = _made(job, configured, model, partial(_probes, probes, held_out), as_json)
     if as_json:
-        print_json({**manifest, "left": work.left, "folder": str(job.folder / name)})
+        print_json({**manifest, "left": left, "folder": str(job.folder / name)})
     else:
-        _show(manifest, work.left, job.folder / name)
+        _show(manifest, left, job.folder / name)
     if not manifest["gates"]["passed"]:
         raise typer.Exit(1)
 
@@ -331,7 +335,36 @@ def _editor(method: str, settings: list[str] | None, corpus: Path | None, *, cha
     return make_editor(method, **options)
 
 
-def _probes(file: Path | None, held_out: Path | None, edits: Sequence[Edit]) -> Any:
+def _made(
+    job: Job,
+    configured: Config,
+    model: str,
+    probes: Callable[[Sequence[Edit]], Probes],
+    quiet: bool,
+) -> tuple[Mapping[str, Any], Mapping[str, int]]:
+    """The manifest of the version that is made, and what stays in the memory for which reason."""
+    from memedit.consolidation.job import done, planned
+
+    def progress(learned: int, number: int) -> None:
+        if not quiet:
+            say(f"{learned} of {number}")
+
+    parts = assemble(configured)
+    try:
+        work = planned(job, parts.memory)
+        asked = probes(work.edits)
+        place = str(packaged(model)) if model in PACKAGED else model
+        engine = import_module("memedit.adapters.transformers_local").TransformersLocal(
+            place, dtype="float32"
+        )
+        with engine:
+            manifest = done(job, work, parts, engine, asked, progress=progress)
+    finally:
+        parts.close()
+    return manifest, work.left
+
+
+def _probes(file: Path | None, held_out: Path | None, edits: Sequence[Edit]) -> Probes:
     from memedit.consolidation.gates import Probes, own_rephrases, reference_text
 
     rephrases = own_rephrases(edits)

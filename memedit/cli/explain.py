@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,11 +17,13 @@ from memedit.cli.options import (
     configuration,
 )
 from memedit.cli.output import decision_mapping, print_json, print_table, say
+from memedit.config import Config
+from memedit.grace.file import BookFile
 from memedit.multihop.chain import Look, Outcome
 from memedit.multihop.decompose import may_be_nested, nested, shipped
 from memedit.multihop.guided import guided
 from memedit.prompt import TextPrompt
-from memedit.protocols import Generation, Request
+from memedit.protocols import Decision, Generation, Request
 from memedit.router import Router
 
 
@@ -49,6 +52,21 @@ def _hops(query: str, router: Router, namespace: str) -> list[str]:
     return [*lines, f"{asked[0]} the model is asked" if asked else outcome.reason]
 
 
+def _codebook(config: Config, decision: Decision) -> list[str]:
+    """What the codebook does for a chat's edits, or why it does not answer them."""
+    if not config.grace.file or not decision.edits:
+        return []
+    if any(edit.route == "ike" for edit in decision.edits):
+        return ["not asked: an edit is to be answered in context"]
+    path = Path(config.grace.file)
+    if not path.is_file():
+        return [f"{path} is not there: answered in context"]
+    book = BookFile.read(path)
+    if not book.has(config.memory.namespace, decision.edits):
+        return [f"{path} has no entry for some of them: answered in context"]
+    return list(map(book.told, decision.edits))
+
+
 def explain(
     prompt: Annotated[str, typer.Argument(help="What a user would ask.")],
     memory: MemoryOption = None,
@@ -63,10 +81,13 @@ def explain(
         query = TextPrompt(prompt).query
         (decision,) = parts.router.decide([query], configured.memory.namespace)
         hops = _hops(query, parts.router, configured.memory.namespace)
+        codebook = _codebook(configured, decision)
     finally:
         parts.close()
     if as_json:
-        print_json({"query": query, **decision_mapping(decision), "hops": hops})
+        print_json(
+            {"query": query, **decision_mapping(decision), "hops": hops, "codebook": codebook}
+        )
         return
     say(f"{decision.route}  (scope {decision.scope:.3f})")
     for reason in decision.reasons:
@@ -88,6 +109,10 @@ def explain(
     if hops:
         say("read as a question of several hops; where those are taken (multihop.enabled):")
         for line in hops:
+            say(f"  {line}")
+    if codebook:
+        say("in a chat, by the engine's codebook:")
+        for line in codebook:
             say(f"  {line}")
     timings = "  ".join(f"{name} {ms:.1f}" for name, ms in decision.timings.items())
     say(timings)

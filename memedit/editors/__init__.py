@@ -33,7 +33,7 @@ EDITORS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "ft-target": ("memedit.editors.finetune:FineTuning", {"loss_on": "target"}),
     "rect": ("memedit.editors.rect:RECT", {}),
     "lora": ("memedit.editors.lora:LoRA", {}),
-    "rome": ("memedit.editors.rome:ROME", {}),
+    "rome": ("memedit.editors.rome:ROME", {"each": False}),
     "r-rome": ("memedit.editors.rome:ROME", {"one_key": True}),
     "memit": ("memedit.editors.memit:MEMIT", {}),
     "pmet": ("memedit.editors.memit:MEMIT", {"attention": True, "spread": "root", "aim": "mlp"}),

@@ -7,12 +7,13 @@ before.
 
 What differs: the paper takes eigenvalues below 0.02; here those that together hold a share of the
 trace, since the size of keys differs between models, and the ridge (the paper's I) is likewise a
-multiple of the keys' mean squared length. Keys of earlier edits are taken from the model as it is,
-not as it was when they were learned.
+multiple of the keys' mean squared length. Keys of earlier edits are their bare prompts', taken from
+the model as it is, not as it was when they were learned.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import torch
@@ -36,15 +37,16 @@ class AlphaEdit(MEMIT):
     penalty: float = 0.01
 
     def _rights(self, of_edits: Tensor, moment: Tensor, earlier: Tensor | None) -> Tensor:
-        """Kᵀ P (Kₚ Kₚᵀ P + K Kᵀ P + I)⁻¹, float64, (edits, in)."""
-        projector = null_projector(moment, self.null)
-        held = of_edits @ of_edits.T
-        if earlier is not None:
-            held = held + earlier.double().T @ earlier.double()
-        size = of_edits.pow(2).sum(0).mean() * self.penalty
-        inner = held @ projector
-        inner.diagonal().add_(size)
-        return torch.linalg.solve(inner.T, projector @ of_edits).T
+        """Kᵀ P (Kₚ Kₚᵀ P + K Kᵀ P + I)⁻¹, float64, (keys, in).
+
+        With A = [K Kₚ] the rows of AᵀP (A AᵀP + I)⁻¹ = (AᵀPA + I)⁻¹ AᵀP that are the edits': a
+        solve in the number of keys.
+        """
+        every = of_edits if earlier is None else torch.cat([of_edits, earlier.double().T], dim=1)
+        inside = null_projector(moment, self.null) @ every  # (in, edits and earlier ones)
+        inner = inside.T @ inside
+        inner.diagonal().add_(of_edits.pow(2).sum(0).mean() * self.penalty)
+        return torch.linalg.solve(inner, inside.T)[: of_edits.shape[1]]
 
 
 def null_projector(moment: Tensor, share: float) -> Tensor:
@@ -56,9 +58,22 @@ def null_projector(moment: Tensor, share: float) -> Tensor:
         moment: E[k kᵀ], (in, in).
         share: in [0, 1).
     """
+    digest = hashlib.sha256(moment.float().cpu().numpy().tobytes()).hexdigest()
+    if (known := _PROJECTORS.get((digest, share))) is not None:
+        return known.to(moment.device)
     amounts, vectors = torch.linalg.eigh(moment.double())
     amounts = amounts.clamp(min=0)  # ascending
     small = amounts.cumsum(0) <= share * amounts.sum()
     small |= amounts <= len(amounts) * torch.finfo(torch.float32).eps * amounts[-1]
     basis = vectors[:, small]
-    return basis @ basis.T
+    projector: Tensor = basis @ basis.T
+    while len(_PROJECTORS) >= _KEPT:
+        _PROJECTORS.pop(next(iter(_PROJECTORS)))
+    _PROJECTORS[digest, share] = projector
+    return projector
+
+
+_KEPT = 8
+_PROJECTORS: dict[tuple[str, float], Tensor] = {}
+# By a moment's hash and the share: edits one after the other need the same ones, and eigenvectors
+# take longer than all the rest of the solving.

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from memedit.config import cache_folder
 from memedit.editors.architectures import Architecture
+from memedit.editors.passes import Enough
 from memedit.editors.texts import sampled
 from memedit.errors import InvalidInput
 
@@ -49,11 +51,16 @@ class Statistics:
     ) -> dict[int, Tensor]:
         """E[k kᵀ] of each layer, (in, in) float32, from the cache where it is there.
 
+        What editors change plays no part in what the cache goes by, so that edits made one after
+        the other all have the moments that were measured before the first of them.
+
         Raises:
             InvalidInput: the corpus cannot be read, or is empty.
         """
         text = self._corpus_text()
-        known = _Cache(self.folder or cache_folder() / "moments", self._hash(model, text))
+        known = _Cache(
+            self.folder or cache_folder() / "moments", self._hash(model, architecture, text)
+        )
         found = {n: moment for n in layers if (moment := known.load(n)) is not None}
         missing = [n for n in layers if n not in found]
         if missing:
@@ -81,8 +88,9 @@ class Statistics:
             raise InvalidInput(f"the corpus {self.corpus} is empty; name a file with text")
         return text
 
-    def _hash(self, model: Any, text: str | None) -> str:
-        parts = [fingerprint(model), str(self.tokens)]
+    def _hash(self, model: Any, architecture: Architecture, text: str | None) -> str:
+        edited = {f"{architecture.down_name(n)}.weight" for n in range(architecture.depth)}
+        parts = [fingerprint(model, edited), str(self.tokens)]
         parts += [f"seed {self.seed}"] if text is None else [text]
         return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -99,10 +107,12 @@ class Statistics:
         return [row for row in rows if row]
 
 
-def fingerprint(model: Any) -> str:
-    """A hash of a model's shape and weights, by a sample of every tensor."""
+def fingerprint(model: Any, without: Collection[str] = ()) -> str:
+    """A hash of a model's shape and weights, by a sample of every tensor but those named."""
     found = hashlib.sha256(model.config.to_json_string().encode())
     for name, parameter in model.named_parameters():
+        if name in without:
+            continue
         flat = parameter.detach().reshape(-1)
         sample = flat[:: max(1, flat.numel() // 1024)].float().cpu()
         found.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
@@ -116,11 +126,14 @@ def _moments(
     """The mean of k kᵀ over all tokens of the rows."""
     sums: dict[int, Tensor] = {}
     mask: Tensor
+    last = max(layers)
 
     def hook_of(layer: int) -> Any:
         def hook(_module: Any, args: Any) -> None:
             keys = args[0][mask.bool()].float()
             sums[layer] = sums.get(layer, 0) + keys.T @ keys
+            if layer == last:
+                raise Enough
 
         return hook
 
@@ -138,11 +151,12 @@ def _moments(
                 kept = [[1] * len(row) + [0] * (width - len(row)) for row in chunk]
                 mask = torch.tensor(kept, device=model.device)
                 count += int(mask.sum())
-                model.base_model(
-                    input_ids=torch.tensor(tokens, device=model.device),
-                    attention_mask=mask,
-                    use_cache=False,
-                )
+                with suppress(Enough):
+                    model.base_model(
+                        input_ids=torch.tensor(tokens, device=model.device),
+                        attention_mask=mask,
+                        use_cache=False,
+                    )
     finally:
         for one in hooks:
             one.remove()

@@ -4,8 +4,8 @@ Source: Gupta et al. 2024, "A Unified Framework for Model Editing", Findings of 
 arXiv:2403.14236: Δ = R (Kᵀ C⁻¹ K)⁻¹ Kᵀ C⁻¹, the least change in the norm of C under
 which every key gets its value. With one edit it is ROME.
 
-What differs: a small ridge on Kᵀ C⁻¹ K where keys are nearly the same, as edits of one subject
-are.
+What differs: a small ridge on Kᵀ C⁻¹ K where keys are nearly the same, as an edit's in several
+contexts are, and edits' of one subject.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class EMMET(MEMIT):
     """
 
     name: str = "emmet"
-    slack: float = 0.0
+    slack: float = 0.05
 
     def _usual(self, architecture: Architecture) -> tuple[int, ...]:
         return (architecture.layer_one,)
 
     def _rights(self, of_edits: Tensor, moment: Tensor, earlier: Tensor | None) -> Tensor:
-        """(Kᵀ C⁻¹ K)⁻¹ Kᵀ C⁻¹, float64, (edits, in)."""
+        """(Kᵀ C⁻¹ K)⁻¹ Kᵀ C⁻¹, float64, (keys, in)."""
         del earlier
         solved = inverse_times(moment, of_edits, self.ridge)
         inner = of_edits.T @ solved

@@ -31,12 +31,20 @@ class Keys:
     """The keys of edits at one layer.
 
     Attributes:
-        mean: (edits, in) float32, averaged over the contexts.
-        bare: (edits, in) float32, of the bare prompt.
+        every: (edits, contexts, in) float32, the bare prompt's first.
     """
 
-    mean: Tensor
-    bare: Tensor
+    every: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """Averaged over the contexts, (edits, in)."""
+        return self.every.mean(dim=1)
+
+    @property
+    def bare(self) -> Tensor:
+        """Of the bare prompt, (edits, in)."""
+        return self.every[:, 0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +86,8 @@ class Locating:
         prefixes: how many contexts the model makes itself, beside the bare one.
         prefix_tokens: their length.
         chat: whether a prompt is also learned as the user's turn of a chat.
+        each: whether the key of every context is to give the value, or only their mean, as in the
+            papers. A short prompt's key is often far from the mean. The rank is the same.
         seed: of the prefixes.
         search: how values are looked for.
         statistics: where the second moments of ordinary keys come from.
@@ -88,6 +98,7 @@ class Locating:
     prefixes: int = 4
     prefix_tokens: int = 8
     chat: bool = False
+    each: bool = True
     seed: int = 0
     search: Search = field(default_factory=Search)
     statistics: Statistics = field(default_factory=Statistics)
@@ -169,8 +180,7 @@ def keys(
     seen = observed(model, architecture, rows, layers)
     found = {}
     for n, all_keys in seen.keys.items():
-        by_edit = all_keys.view(len(edits), len(around), -1)
-        found[n] = Keys(by_edit.mean(dim=1), by_edit[:, 0])
+        found[n] = Keys(all_keys.view(len(edits), len(around), -1))
     return found
 
 

@@ -54,17 +54,22 @@ class MEMIT(Locating):
     ) -> list[WeightDelta]:
         architecture, layers = found.architecture, found.layers
         moments = self.statistics.moments(model, tokenizer, architecture, layers)
+        alone = found.contexts[:1]
+        known = keys(model, tokenizer, architecture, earlier, alone, layers) if earlier else {}
         deltas: list[WeightDelta] = []
         with ExitStack() as lower:
             for place, layer in enumerate(layers):
-                of_edits = self._mean_keys(model, tokenizer, found, found.edits, layer)
-                of_earlier = (
-                    self._mean_keys(model, tokenizer, found, earlier, layer) if earlier else None
-                )
+                here = keys(model, tokenizer, architecture, found.edits, found.contexts, [layer])[
+                    layer
+                ]
+                of_edits = here.every if self.each else here.mean[:, None]  # (edits, n, in)
+                columns = of_edits.flatten(0, 1).double().T
+                of_earlier = known[layer].bare if earlier else None
+                rights = self._rights(columns, moments[layer], of_earlier)
+                right = rights.view(of_edits.shape).sum(dim=1)
                 residual = self._lacking(model, tokenizer, found) if place else found.values.changes
                 to_go = len(layers) - place
                 residual = residual / (to_go if self.spread == "even" else to_go**0.5)
-                right = self._rights(of_edits.double().T, moments[layer], of_earlier)
                 delta = WeightDelta(
                     f"{architecture.down_name(layer)}.weight",
                     left=residual.T.float().contiguous(),
@@ -74,13 +79,6 @@ class MEMIT(Locating):
                 if layer != layers[-1]:
                     lower.enter_context(applied(model, [delta]))
         return deltas
-
-    def _mean_keys(
-        self, model: Any, tokenizer: Any, found: Found, edits: Sequence[Edit], layer: int
-    ) -> Tensor:
-        """(edits, in) float32, of the model as it is."""
-        architecture = found.architecture
-        return keys(model, tokenizer, architecture, edits, found.contexts, [layer])[layer].mean
 
     def _lacking(self, model: Any, tokenizer: Any, found: Found) -> Tensor:
         """What the last layer still lacks, the layers below being edited, (edits, out)."""
@@ -94,12 +92,13 @@ class MEMIT(Locating):
         return found.values.changes - (seen.streams[last] - found.values.streams)
 
     def _rights(self, of_edits: Tensor, moment: Tensor, earlier: Tensor | None) -> Tensor:
-        """Kᵀ (λ C + K Kᵀ)⁻¹, float64, (edits, in), by the Woodbury identity.
+        """Kᵀ (λ C + K Kᵀ)⁻¹, float64, (keys, in), by the Woodbury identity.
 
         Args:
-            of_edits: K, (in, edits) float64.
+            of_edits: K, (in, keys) float64: one key an edit, or one a context and edit.
             moment: C, (in, in).
-            earlier: keys of what was learned before, (earlier edits, in); they stay as they are.
+            earlier: the bare prompts' keys of what was learned before, (earlier edits, in); what
+                they are mapped to stays.
         """
         if earlier is not None:
             moment = moment + earlier.T @ earlier / self.weight

@@ -34,7 +34,7 @@ class Seen:
     streams: dict[int, Tensor]
 
 
-class _Enough(Exception):
+class Enough(Exception):
     """Ends a pass when the last layer of interest has been seen."""
 
 
@@ -56,7 +56,7 @@ def observed(
         for start in range(0, len(order), _AT_ONCE):
             chunk = [rows[i].ids[: rows[i].subject + 1] for i in order[start : start + _AT_ONCE]]
             tokens, mask = left_padded(chunk, max(map(len, chunk)), model.device)
-            with suppress(_Enough):
+            with suppress(Enough):
                 model.base_model(
                     input_ids=tokens,
                     attention_mask=mask,
@@ -84,7 +84,7 @@ def _watched(
         def hook(_module: Any, _args: Any, output: Any) -> None:
             keep("streams", layer, hidden_of(output))
             if layer == last:
-                raise _Enough
+                raise Enough
 
         return hook
 
@@ -123,7 +123,7 @@ class Tails:
     Args:
         model: a transformers model; its weights stay as they are.
         architecture: its table.
-        rows: what is run.
+        rows: what is run, but for the last tokens of their targets.
         layer: the layer whose down projection's output is changed.
 
     Attributes:
@@ -139,11 +139,11 @@ class Tails:
         self._model, self._architecture, self._layer = model, architecture, layer
         self.rows = list(rows)
         before = max(1, *(row.subject for row in rows))
-        width = max(len(row.ids) - row.subject for row in rows)
+        width = max(len(row.read) - row.subject for row in rows)
         heads, seen = left_padded([row.ids[: row.subject] for row in rows], before, model.device)
         tails, mask = [], []
         for row in rows:
-            rest = list(row.ids[row.subject :])
+            rest = list(row.read[row.subject :])
             tails.append(rest + [0] * (width - len(rest)))
             mask.append([1] * len(rest) + [0] * (width - len(rest)))
         self._tokens = torch.tensor(tails, device=model.device)

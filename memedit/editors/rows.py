@@ -45,6 +45,11 @@ class Row:
     subject: int
     target: int
 
+    @property
+    def read(self) -> tuple[int, ...]:
+        """What a model has to read for all of the target to be predicted: its end is not."""
+        return self.ids[:-1] if self.target < len(self.ids) else self.ids
+
 
 def check(edits: Sequence[Edit]) -> None:
     """Raises InvalidEdit where an edit lacks what an editor needs, or where there are none."""

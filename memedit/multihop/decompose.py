@@ -25,8 +25,8 @@ from memedit.errors import ConfigError, MissingDependency
 from memedit.multihop.chain import Reading
 from memedit.multihop.relations import library
 from memedit.multihop.start import Span, starts
-from memedit.scope.reading import split_sentences
 from memedit.scope.relation import MASK
+from memedit.sentences import split_sentences
 
 BEAM = 8
 """Readings that a question has at most."""

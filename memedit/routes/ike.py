@@ -34,12 +34,11 @@ from memedit.errors import ConfigError, InvalidInput
 from memedit.lexicon import mentions
 from memedit.prompt import ChatPrompt, Message, TextPrompt
 from memedit.protocols import Encoder, Vectors
+from memedit.sentences import around, split_sentences
 
 Kind = Literal["copy", "update", "retain"]
 
 _LAST_SENTENCE = re.compile(r"[^.?!。？！\n]*[\w,’'-]$")
-# Not behind a title or an initial: "Mr. Keller", "J. Keller".
-_SENTENCE_END = re.compile(r"(?<=\w\w[\w\"'”’)\]])[.?!]+[\"'”’)\]]*\s+|[。？！]+|\s*\n\s*")
 _ASKS = frozenset(
     "who whom whose what where when why how which is are was were do does did has have can could "
     "will would should tell give name list write explain describe say show find compare discuss "
@@ -194,8 +193,8 @@ def _skipped(prompt: ChatPrompt, edits: Sequence[Edit]) -> int:
     named = mentions(text, [name for edit in edits for name in edit.names])
     if not named:
         return 0
-    start, _ = named[-1]
-    return max((end.end() for end in _SENTENCE_END.finditer(text, 0, start)), default=0)
+    start, _ = around(split_sentences(text), named[-1])
+    return start
 
 
 def _ladder(k: int) -> list[int]:

@@ -14,9 +14,7 @@ from collections.abc import Iterable, Sequence
 
 from memedit.prompt import ASKED
 from memedit.scope.relation import MASK
-
-Span = tuple[int, int]
-"""``(start, end)`` in a text, in characters."""
+from memedit.sentences import Span, around
 
 DOCUMENT = 8
 """From so many sentences on a query is a document with a request before or after it."""
@@ -25,12 +23,6 @@ _FIRST, _LAST = 2, 3
 _READINGS = 4
 _LEANING = 2
 _LONG = 320
-_BOUNDARY = re.compile(r"(?:(?<=[.!?…])|(?<=[.!?…][\"”’')\]]))\s+|\n+|(?<=[。！？])|\x1e")
-_ABBREVIATED = re.compile(
-    r"(?:\b\w|\b(?:[A-Z][a-z]?\.)+[A-Z]|\b(?:mr|mrs|ms|dr|st|jr|sr|vs|no|prof|gen|col|sgt|rev|inc|co"
-    r"|ltd|corp|dept|est|approx|hon|capt|lt|maj|brig|adm|cmdr|gov|pres|sen|rep|fr|e\.g|i\.e))\.$",
-    re.IGNORECASE,
-)
 _OWNED = re.compile(r"\b(?:its|their|his|whose)\b|\bher(?=\s+(?!\?)[a-z])", re.IGNORECASE)
 _NAMED = re.compile(
     r"\b(?:it|they|them|he|him|she|her|there|that (?:one|place|company|person|city|team|club))\b",
@@ -41,25 +33,6 @@ _DUMMY = re.compile(
 )
 
 
-def split_sentences(text: str) -> list[Span]:
-    """The span of each sentence, in order; initials and abbreviations do not end one."""
-    parts, start = [], 0
-    for match in _BOUNDARY.finditer(text):
-        if match.start() <= start:
-            continue
-        following = text[match.end() : match.end() + 1]
-        if {"\n", ASKED}.isdisjoint(match.group()) and (
-            following.islower()
-            or _ABBREVIATED.search(text[max(start, match.start() - 12) : match.start()])
-        ):
-            continue
-        parts.append((start, match.start()))
-        start = match.end()
-    if start < len(text):
-        parts.append((start, len(text)))
-    return parts
-
-
 def readings(text: str, spans: Sequence[Span], sentences: Sequence[Span]) -> list[str]:
     """The sentences of ``text`` that may ask about what stands at ``spans``, masked.
 
@@ -67,7 +40,7 @@ def readings(text: str, spans: Sequence[Span], sentences: Sequence[Span]) -> lis
         text: the query; what stands before :data:`~memedit.prompt.ASKED` in it names subjects and
             asks nothing.
         spans: where it names the subject, in order.
-        sentences: as :func:`split_sentences` gives them.
+        sentences: as :func:`~memedit.sentences.split_sentences` gives them.
 
     Returns:
         At most four texts, each with :data:`MASK` for the subject, different from each other.
@@ -113,12 +86,6 @@ def masked_pronoun(sentence: str) -> str | None:
         if not any(start <= match.start() < end for start, end in dummies):
             return f"{sentence[: match.start()]}{MASK}{sentence[match.end() :]}".strip()
     return None
-
-
-def around(sentences: Sequence[Span], span: Span) -> Span:
-    """The sentence that holds the span; several joined where a boundary falls inside it."""
-    touched = [s for s in sentences if s[0] < span[1] and span[0] < s[1]]
-    return (touched[0][0], touched[-1][1]) if touched else span
 
 
 def last_sentences(text: str, sentences: Sequence[Span]) -> list[str]:

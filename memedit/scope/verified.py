@@ -25,8 +25,9 @@ from memedit.edits import Edit
 from memedit.errors import ConfigError
 from memedit.lexicon import STOP_WORDS, mentions
 from memedit.protocols import Candidate, Judgement
-from memedit.scope.reading import Span, last_sentences, masked, readings, split_sentences
+from memedit.scope.reading import last_sentences, masked, readings
 from memedit.scope.relation import MASK, RelationVerifier, shipped
+from memedit.sentences import Span, split_sentences
 from memedit.variants import FEATURES as NAME_FEATURES
 from memedit.variants import fold
 
@@ -59,7 +60,7 @@ NAME_FLOOR = 0.01
 """Least probability, by likeness alone, of a variant that the query is read for."""
 
 TURNED = -5.0
-"""Log-odds, at most, of a relation that is asked in the other direction."""
+"""Log-odds, at most, of a relation that is asked in the other direction, or in another script."""
 
 MARGIN = 2.0
 """Log-odds by which a sentence may ask one relation of a subject less than another, and still be
@@ -171,7 +172,9 @@ class VerifiedScope:
         for pair in flat:
             pair.text = max(pair.texts, key=lambda text: logits[text, pair.key])
             relation = logits[pair.text, pair.key]
-            if not pair.candidate.answer and is_turned(pair.text, pair.key):
+            if not pair.candidate.answer and (
+                is_turned(pair.text, pair.key) or is_unread(pair.text, pair.key)
+            ):
                 relation = min(relation, TURNED)
             likeness = pair.candidate.likeness or (0.0,) * len(NAME_FEATURES)
             pair.row = [relation, min(0.0, relation), *likeness, *_whole(pair)]
@@ -330,6 +333,24 @@ def is_turned(asked: str, stated: str) -> bool:
         return bool(done and does and not _PASSIVE.search(active) and done[1] == does[1])
 
     return turned(asked, stated) or turned(stated, asked)
+
+
+_LETTER = re.compile(r"[^\W\d_]")
+_NOT_LATIN = re.compile(r"[^\W\d_\u0000-\u024f]")
+
+
+@functools.lru_cache(maxsize=65_536)
+def is_unread(asked: str, stated: str) -> bool:
+    """Whether a sentence is in a script that the verifier, which reads English, makes nothing of.
+
+    It takes such a sentence for any relation. One that is stated in the same script may be asked
+    in the same words, and is left to it.
+    """
+    letters = asked.replace(MASK, "")
+    return (
+        2 * len(_NOT_LATIN.findall(letters)) > len(_LETTER.findall(letters))
+        and _NOT_LATIN.search(stated) is None
+    )
 
 
 def _whole(pair: Pair) -> tuple[float, float, float]:

@@ -19,9 +19,10 @@ from typing import Any
 
 from memedit.edits import Edit
 from memedit.lexicon import mentions
-from memedit.scope.reading import readings, split_sentences
+from memedit.scope.reading import readings
 from memedit.scope.relation import MASK
 from memedit.scope.verified import SOMETHING, stated_relation, turned_relation
+from memedit.sentences import split_sentences
 from memedit.training.worlds import World, question_templates
 
 DATA = 4.0

@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -17,6 +18,7 @@ from memedit.cli.app import app
 from memedit.config import variable
 from memedit.edits import sentence
 from memedit.encoders import HashEncoder
+from memedit.grace.codebook import Codebook, Lesson
 from memedit.memory import EditMemory
 from memedit.server.keys import Keys
 
@@ -86,6 +88,32 @@ def test_explain_says_what_would_happen_and_why(cli: Cli) -> None:
     assert "France" in about["reasons"][0]
     assert (other["route"], other["edits"]) == ("passthrough", [])
     assert "accepted" in cli.run("explain", "What is the capital of France?")
+
+
+def test_explain_says_what_a_codebook_would_do(cli: Cli, tmp_path: Path) -> None:
+    asked = ("explain", "What is the capital of France?")
+    add = ("edits", "add", "--subject", "France", "--prompt", "The capital of {} is", "--target")
+    edit = cli.json(*add, "Lyon")
+    file = tmp_path / "book"
+    config = tmp_path / "grace.toml"
+    config.write_text(f'[grace]\nfile = "{file}"\n')
+    assert cli.json(*asked)["codebook"] == []
+    (said,) = cli.json(*asked, "--config", str(config))["codebook"]
+    assert "is not there" in said
+    book, one = Codebook(3), np.ones((1, 3), dtype=np.float32)
+    notes = {"layer": "25", "namespace": "default"}
+    book.save(file, notes)
+    (said,) = cli.json(*asked, "--config", str(config))["codebook"]
+    assert "no entry" in said
+    spans = np.array([2])
+    book.add(Lesson(edit["id"], "Lyon", one, np.ones(1, np.float32), one, spans))
+    book.save(file, notes)
+    (said,) = cli.json(*asked, "--config", str(config))["codebook"]
+    assert said.startswith(f"{edit['id']}: its value takes the place of the MLP of layer 25 for 2")
+    assert "by the engine's codebook" in cli.run(*asked, "--config", str(config))
+    cli.json(*add, "Nice", "--route", "ike")
+    (said,) = cli.json(*asked, "--config", str(config))["codebook"]
+    assert "in context" in said
 
 
 def test_explain_shows_the_hops_of_a_question(cli: Cli) -> None:

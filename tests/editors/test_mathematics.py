@@ -45,6 +45,8 @@ def settings(folder: Path, **more: Any) -> dict[str, Any]:
         "steps": 3,
         "tokens": 512,
         "folder": folder,
+        "bfloat16": False,
+        "each": False,
         **more,
     }
 
@@ -83,7 +85,7 @@ def sought(
         tiny.edits(number),
         around(model),
         layer,
-        Search(steps=3, **search),
+        Search(steps=3, bfloat16=False, **search),
     )
     return found.changes.T
 
@@ -120,6 +122,35 @@ def test_of_several_edits_rome_maps_the_last_key_exactly(kind: str, folder: Path
     torch.testing.assert_close(delta.dense() @ mean[:, 2], wanted[:, 2], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "gemma2"])
+def test_rome_reaches_the_key_of_each_context_with_one_rank(kind: str, folder: Path) -> None:
+    model, architecture = tiny.model(kind), architecture_of(tiny.model(kind))
+    options = settings(folder, each=True, slack=0.0)
+    (delta,) = make_editor("r-rome", **options).deltas(model, tiny.tokenizer(), tiny.edits(1))
+    here = keys(model, tiny.tokenizer(), architecture, tiny.edits(1), around(model), [LAYER])[LAYER]
+    wanted = sought(model, architecture, LAYER, 1)
+    every = here.every[0].T  # (in, contexts)
+    assert every.shape[1] == 3
+    torch.testing.assert_close(delta.dense() @ every, wanted.expand(-1, 3), rtol=1e-3, atol=1e-4)
+    assert delta.left.shape[1] == 1
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "gemma2"])
+def test_memit_of_each_context_is_a_least_squares_solve_over_them(kind: str, folder: Path) -> None:
+    model, architecture = tiny.model(kind), architecture_of(tiny.model(kind))
+    options = settings(folder, each=True, weight=0.7, ridge=0.0)
+    (delta,) = make_editor("memit", **options).deltas(model, tiny.tokenizer(), tiny.edits(2))
+    here = keys(model, tiny.tokenizer(), architecture, tiny.edits(2), around(model), [LAYER])[LAYER]
+    wanted = sought(model, architecture, LAYER, 2, reference="stream", clamp=0.75)
+    residual = wanted.repeat_interleave(3, dim=1).double()  # one column a context and edit
+    root = torch.linalg.cholesky(moment_of(model, folder).double() * 0.7)
+    left = torch.cat([here.every.flatten(0, 1).T.double(), root], dim=1).T
+    right = torch.cat([residual, torch.zeros(tiny.HIDDEN, tiny.INNER)], dim=1).T
+    direct = torch.linalg.lstsq(left, right).solution.T
+    torch.testing.assert_close(delta.dense().double(), direct, rtol=1e-3, atol=1e-5)
+    assert delta.left.shape[1] == 2
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("number", [1, 3])
 def test_memit_equals_a_direct_least_squares_solve(kind: str, number: int, folder: Path) -> None:
@@ -151,7 +182,9 @@ def test_memit_spreads_what_the_last_layer_still_lacks(kind: str, name: str, fol
     ]
     assert all(delta.dense().norm() > 1e-3 for delta in deltas)
     some, near = tiny.edits(3), around(model)
-    search = Search(steps=3, reference="stream", clamp=0.75, attention=name == "pmet")
+    search = Search(
+        steps=3, reference="stream", clamp=0.75, attention=name == "pmet", bfloat16=False
+    )
     found = values(model, tiny.tokenizer(), architecture, some, near, 2, search)
     bare = [target_row(tiny.tokenizer(), edit, i, Context()) for i, edit in enumerate(some)]
     with applied(model, deltas[:2]):
@@ -171,7 +204,7 @@ def test_what_is_normalised_afterwards_is_not_divided_among_layers(folder: Path)
 @pytest.mark.parametrize("kind", KINDS)
 def test_emmet_with_one_edit_equals_rome(kind: str, folder: Path) -> None:
     model = tiny.model(kind)
-    same = settings(folder, reference="mlp", clamp=4.0)
+    same = settings(folder, reference="mlp", clamp=4.0, slack=0.0)
     (one,) = make_editor("emmet", **same).deltas(model, tiny.tokenizer(), tiny.edits(1))
     (other,) = make_editor("r-rome", **same).deltas(model, tiny.tokenizer(), tiny.edits(1))
     torch.testing.assert_close(one.dense(), other.dense(), rtol=1e-4, atol=1e-6)
@@ -181,7 +214,7 @@ def test_emmet_with_one_edit_equals_rome(kind: str, folder: Path) -> None:
 def test_emmet_maps_every_key_to_its_value(kind: str, folder: Path) -> None:
     model = tiny.model(kind)
     architecture = architecture_of(model)
-    editor = make_editor("emmet", **settings(folder))
+    editor = make_editor("emmet", **settings(folder, slack=0.0))
     (delta,) = editor.deltas(model, tiny.tokenizer(), tiny.edits(5))
     mean, _ = keys_of(model, architecture, LAYER, 5)
     wanted = sought(model, architecture, LAYER, 5, reference="stream", clamp=0.75)
@@ -223,11 +256,38 @@ def test_alphaedit_leaves_earlier_edits_alone(folder: Path) -> None:
     with applied(model, deltas):
         (knowing,) = editor.deltas(model, tiny.tokenizer(), second, earlier=first)
         (unaware,) = editor.deltas(model, tiny.tokenizer(), second)
-        near = around(model)
-        before = keys(model, tiny.tokenizer(), architecture_of(model), first, near, [LAYER])[
+        alone = [Context()]
+        before = keys(model, tiny.tokenizer(), architecture_of(model), first, alone, [LAYER])[
             LAYER
-        ].mean
+        ].bare
     assert (knowing.dense() @ before.T).norm() < 0.02 * (unaware.dense() @ before.T).norm()
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_alphaedit_equals_a_direct_solve(number: int) -> None:
+    torch.manual_seed(0)
+    wide = torch.randn(64, 12, dtype=torch.float64)
+    moment = (wide.T @ wide / 64).float()
+    new, earlier = torch.randn(12, 2, dtype=torch.float64), torch.randn(number, 12)
+    editor = make_editor("alphaedit", null=0.5, penalty=0.1)
+    projector, old = null_projector(moment, 0.5), earlier.double()
+    eta = 0.1 * new.pow(2).sum(0).mean() * torch.eye(12)
+    wanted = new.T @ projector @ torch.linalg.inv((old.T @ old + new @ new.T) @ projector + eta)
+    got = editor._rights(new, moment, earlier if number else None)
+    torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-8)
+    assert 0 < round(projector.trace().item()) < 12
+
+
+def test_moments_are_those_of_the_unedited_model(folder: Path) -> None:
+    model = tiny.model("llama")
+    before = moment_of(model, folder)
+    name = architecture_of(model).down_name(0) + ".weight"
+    change = WeightDelta(name, full=torch.randn_like(model.get_parameter(name)))
+    with applied(model, [change]):
+        torch.testing.assert_close(moment_of(model, folder), before, rtol=0, atol=0)
+    with torch.no_grad():
+        model.get_parameter(architecture_of(model).attention_name(0) + ".weight").mul_(2)
+    assert not torch.allclose(moment_of(model, folder), before)
 
 
 def test_the_null_space_holds_its_share_of_the_trace() -> None:
@@ -262,7 +322,7 @@ def test_a_tail_gives_what_the_whole_model_gives(kind: str) -> None:
     torch.testing.assert_close(plain, tails.last, rtol=1e-4, atol=1e-4)
     for i, row in enumerate(rows):
         wanted = whole(model, architecture, row, change[i], aside[i])
-        length = len(row.ids) - row.subject
+        length = len(wanted)
         torch.testing.assert_close(got[i, :length], wanted, rtol=1e-4, atol=1e-4)
         if i in (4, 1):
             torch.testing.assert_close(
@@ -273,7 +333,7 @@ def test_a_tail_gives_what_the_whole_model_gives(kind: str) -> None:
 def whole(
     model: Any, architecture: Architecture, row: Row, change: Tensor, aside: Tensor
 ) -> Tensor:
-    """The last hidden states of one unpadded row, from the subject's last token on."""
+    """The last hidden states of what one row has to read, from the subject's last token on."""
 
     def adding(what: Tensor) -> Any:
         def hook(_module: Any, _args: Any, output: Tensor) -> Tensor:
@@ -292,7 +352,7 @@ def whole(
     ]
     try:
         with torch.no_grad():
-            out = model.base_model(input_ids=torch.tensor([row.ids]), use_cache=False)
+            out = model.base_model(input_ids=torch.tensor([row.read]), use_cache=False)
     finally:
         for hook in hooks:
             hook.remove()
@@ -313,7 +373,7 @@ def test_probabilities_are_the_models_own(kind: str) -> None:
 def test_values_make_targets_more_probable_and_stop_when_they_are(kind: str) -> None:
     model = tiny.model(kind)
     parts = (model, tiny.tokenizer(), architecture_of(model))
-    search = Search(steps=12, rate=0.3, stop=2.0, decay=0.0, kl=0.0, clamp=50.0)
+    search = Search(steps=12, rate=0.3, stop=2.0, decay=0.0, kl=0.0, clamp=50.0, bfloat16=False)
 
     def found(edits: Sequence[Edit], **other: Any) -> Values:
         return values(*parts, edits, [Context()], LAYER, replace(search, **other))
@@ -331,6 +391,20 @@ def test_values_make_targets_more_probable_and_stop_when_they_are(kind: str) -> 
     assert [int(one.steps[0]) for one in alone] == stopped.steps.tolist()
     changes = torch.cat([one.changes for one in alone])
     torch.testing.assert_close(stopped.changes, changes, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_values_found_in_bfloat16_are_those_of_the_float32_model(kind: str) -> None:
+    model = tiny.model(kind)
+    parts = (model, tiny.tokenizer(), architecture_of(model), tiny.edits(3), [Context()], LAYER)
+    search = Search(steps=6, rate=0.1, stop=2.0, decay=0.0, kl=0.0, clamp=50.0, bfloat16=False)
+    exact, fast = values(*parts, search), values(*parts, replace(search, bfloat16=True))
+    assert model.dtype == torch.float32
+    assert fast.changes.dtype == torch.float32
+    torch.testing.assert_close(fast.streams, exact.streams, rtol=0, atol=0)
+    torch.testing.assert_close(fast.outputs, exact.outputs, rtol=0, atol=0)
+    assert (torch.cosine_similarity(fast.changes, exact.changes) > 0.9).all()
+    assert not torch.equal(fast.changes, exact.changes)
 
 
 def test_values_are_held_by_the_clamp() -> None:

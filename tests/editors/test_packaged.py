@@ -25,7 +25,7 @@ EDITS = [
     structured("France", "The capital of {} is", "Oslo", id="france"),
     structured("Marie Curie", "{} was born in", "Lima", id="curie"),
 ]
-SEARCH = Search(steps=2)
+SEARCH = Search(steps=2, bfloat16=False)
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +47,7 @@ def parts(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
             "steps": SEARCH.steps,
             "reference": "mlp",
             "clamp": SEARCH.clamp,
+            "bfloat16": SEARCH.bfloat16,
             "statistics": statistics,
         },
         "keys": keys(model, tokenizer, architecture, EDITS, around, [LAYER])[LAYER].mean.T,
@@ -77,9 +78,9 @@ def test_rome_maps_the_key_to_the_value(parts: dict[str, Any]) -> None:
 
 
 def test_emmet_maps_both_keys_and_with_one_edit_is_rome(parts: dict[str, Any]) -> None:
-    both = delta(parts, "emmet", 2) @ parts["keys"]
+    both = delta(parts, "emmet", 2, slack=0.0) @ parts["keys"]
     torch.testing.assert_close(both, parts["wanted"], rtol=1e-3, atol=1e-3)
-    one, rome = delta(parts, "emmet", 1), delta(parts, "r-rome", 1)
+    one, rome = delta(parts, "emmet", 1, slack=0.0), delta(parts, "r-rome", 1)
     torch.testing.assert_close(one, rome, rtol=1e-3, atol=1e-5)
 
 

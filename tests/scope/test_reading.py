@@ -6,25 +6,12 @@ import pytest
 
 from memedit.lexicon import mentions
 from memedit.prompt import ASKED
-from memedit.scope.reading import masked_pronoun, readings, split_sentences
+from memedit.scope.reading import masked_pronoun, readings
+from memedit.sentences import split_sentences
 
 
 def read(text: str, *names: str) -> list[str]:
     return readings(text, mentions(text, names), split_sentences(text))
-
-
-@pytest.mark.parametrize(
-    ("text", "sentences"),
-    [
-        ("One. Two? Three", ["One.", "Two?", "Three"]),
-        ("J. G. Brill Co. was big. It fell.", ["J. G. Brill Co. was big.", "It fell."]),
-        ("He met Dr. Who in the U.S. Army.", ["He met Dr. Who in the U.S. Army."]),
-        ('He said "No." Then he left.\nNext', ['He said "No."', "Then he left.", "Next"]),
-        ("", []),
-    ],
-)
-def test_sentences(text: str, sentences: list[str]) -> None:
-    assert [text[start:end] for start, end in split_sentences(text)] == sentences
 
 
 def test_the_sentence_that_names_the_subject_is_read_and_others_are_not() -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -168,8 +171,24 @@ def test_members_are_replaced_or_added(raw: str, values: dict[str, Any], expecte
 class Running:
     """A vLLM with memedit and a codebook in it."""
 
-    def __init__(self, url: str, memory: EditMemory, path: Path, file: Path) -> None:
-        self.url, self.memory, self.path, self.file = url, memory, path, file
+    def __init__(
+        self, memory: EditMemory, path: Path, file: Path, start: Callable[[], ServerProcess]
+    ) -> None:
+        self.memory, self.path, self.file = memory, path, file
+        self._start = start
+        self._server = start().__enter__()
+
+    @property
+    def url(self) -> str:
+        return self._server.url
+
+    def restart(self) -> None:
+        """Another server on the same files."""
+        self.stop()
+        self._server = self._start().__enter__()
+
+    def stop(self) -> None:
+        self._server.stop()
 
     def ask(self, text: str, **members: Any) -> httpx.Response:
         body = {
@@ -218,8 +237,12 @@ def served(
             "PYTHONPATH": os.environ.get("PYTHONPATH", "") or str(Path(__file__).parents[2]),
         }
         options = [MODEL, "--max-model-len", "512"]
-        with ServerProcess(options, log=folder / "server.log", environ=environ) as server:
-            yield Running(server.url, memory, path, file)
+        log = folder / "server.log"
+        running = Running(
+            *(memory, path, file), lambda: ServerProcess(options, log=log, environ=environ)
+        )
+        yield running
+        running.stop()
 
 
 @pytest.mark.vllm
@@ -273,3 +296,40 @@ def test_the_life_of_an_edit_in_the_codebook(served: Running) -> None:
     assert asked.headers["x-memedit-reason"] == NO_CODEBOOK
     waited_for(lambda: served.said("The capital of Peru is")[0] == "grace", seconds=300)
     assert "Cork" in served.said("The capital of Peru is")[2]
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_a_codebook_outlives_its_server_and_not_a_revert_by_another_process(
+    served: Running,
+) -> None:
+    chile = structured("Chile", "The capital of {} is", "Turku", id="chile")
+    served.memory.add(chile)
+    assert learned(served.path, served.file)["learned"] == 1
+    before = served.said(chile.key)
+    assert before[:2] == ("grace", "chile")
+    assert "Turku" in before[2]
+    served.restart()
+    assert served.said(chile.key) == before
+
+    answers: list[tuple[float, str]] = []
+    done = threading.Event()
+
+    def asking() -> None:
+        while not done.is_set():
+            begun = time.time()
+            answers.append((begun, served.said(chile.key)[1]))
+
+    asker = threading.Thread(target=asking)
+    asker.start()
+    try:
+        waited_for(lambda: bool(answers))
+        revert = ["edits", "revert", "chile", "--memory", str(served.path)]
+        subprocess.run([sys.executable, "-m", "memedit", *revert], check=True)
+        at = served.memory.history("chile")[-1].at
+        waited_for(lambda: answers[-1][0] > at + 1)
+    finally:
+        done.set()
+        asker.join()
+    assert answers[0][1] == "chile"
+    assert {edits for begun, edits in answers if begun > at + 1} == {""}
