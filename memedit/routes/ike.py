@@ -38,6 +38,8 @@ from memedit.sentences import around, split_sentences
 
 Kind = Literal["copy", "update", "retain"]
 
+_END = 2_000
+# So many characters at a turn's end are searched for the sentence that names the subject.
 _LAST_SENTENCE = re.compile(r"[^.?!。？！\n]*[\w,’'-]$")
 _ASKS = frozenset(
     "who whom whose what where when why how which is are was were do does did has have can could "
@@ -189,12 +191,13 @@ def _skipped(prompt: ChatPrompt, edits: Sequence[Edit]) -> int:
     """
     if not _breaks_off(prompt.query):
         return 0
-    text = prompt.last_text
+    before = max(0, len(prompt.last_text) - _END)
+    text = prompt.last_text[before:]
     named = mentions(text, [name for edit in edits for name in edit.names])
     if not named:
         return 0
     start, _ = around(split_sentences(text), named[-1])
-    return start
+    return before + start if start > 0 else 0
 
 
 def _ladder(k: int) -> list[int]:

@@ -109,6 +109,8 @@ def test_of_several_edits_each_is_shown_in_its_own_words_alone(encoder: Encoder)
         ("", "The capital of France is"),
         ("", "France is big. Its capital is"),
         ("", "Its capital is"),
+        ("It rained. " * 1000, "The capital of France is"),
+        ("", "The capital of France, " + "a big country, " * 1000 + "is"),
     ],
 )
 def test_the_fact_stands_before_the_sentence_that_names_the_subject(
