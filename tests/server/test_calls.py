@@ -240,8 +240,8 @@ def test_a_refusal_for_its_length_walks_the_ladder(tmp_path: Path) -> None:
         front.memory.add(structured("France", "The capital of {} is", "Lyon"))
         got = post(front, {"prompt": "The capital of France is"}, TEXT)
         lengths = [len(body["prompt"]) for body in upstream.bodies(TEXT)]
-    # With the own copy and the fact, with the fact, as it came.
-    assert len(lengths) == 3
+    # With the edit in three wordings, with its copy, with the fact alone, as it came.
+    assert len(lengths) == 4
     assert lengths == sorted(lengths, reverse=True)
     assert got.status_code == 400
     assert got.headers["x-memedit-reason"] == "the request leaves no room for the evidence"
