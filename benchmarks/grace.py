@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import os
 import random
 import statistics
 import sys
@@ -34,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ike_forms import share
-from setting import head, read
+from setting import arguments, head, read
 
 from memedit.assemble import Parts, assemble
 from memedit.config import Config
@@ -493,15 +492,8 @@ def _lookups(given: argparse.Namespace) -> Callable[..., list[str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__, split="train", limit=100)
     parser.add_argument("part", choices=("learn", "offline", "vllm"))
-    parser.add_argument("--model", type=Path, required=True, help="folder of a model")
-    parser.add_argument("--data", type=Path, default=os.environ.get("MEMEDIT_DATA", "data"))
-    parser.add_argument("--split", choices=("train", "dev"), default="train")
-    parser.add_argument("--limit", type=int, default=100, help="CounterFact records")
-    parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--layer", type=int, default=25)
     parser.add_argument("--share", type=float, default=0.6, help="of the distances: the radii")
     parser.add_argument("--capacity", type=int, default=4096, help="entries of vLLM's buffers")

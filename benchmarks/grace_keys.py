@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from grace import PACKAGES, chats, setting
-from setting import head
+from setting import arguments, head
 
 from memedit.adapters import _tokens
 from memedit.adapters.transformers_local import TransformersLocal
@@ -203,14 +202,7 @@ def measured(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", type=Path, required=True, help="folder of a model")
-    parser.add_argument("--data", type=Path, default=os.environ.get("MEMEDIT_DATA", "data"))
-    parser.add_argument("--split", choices=("train", "dev"), default="train")
-    parser.add_argument("--limit", type=int, default=60, help="CounterFact records")
-    parser.add_argument("--seed", type=int, default=7)
+    parser = arguments(__doc__, split="train", limit=60)
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--forms", nargs="+", choices=("chat", "text"), default=["chat", "text"])
     parser.add_argument(

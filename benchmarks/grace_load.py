@@ -19,7 +19,6 @@ import argparse
 import asyncio
 import functools
 import json
-import os
 import statistics
 import time
 from collections import Counter
@@ -31,7 +30,7 @@ from typing import Any
 import numpy as np
 import psutil
 from grace import PACKAGES, book_of, chats, setting
-from setting import head
+from setting import arguments, head
 
 from memedit.adapters import _tokens
 from memedit.adapters.vllm_grace import EngineCodebooks, Mark
@@ -347,14 +346,7 @@ def full(book: Codebook, count: int) -> Entries:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", type=Path, required=True, help="folder of a model")
-    parser.add_argument("--data", type=Path, default=os.environ.get("MEMEDIT_DATA", "data"))
-    parser.add_argument("--split", choices=("train", "dev"), default="train")
-    parser.add_argument("--limit", type=int, default=20, help="CounterFact records")
-    parser.add_argument("--seed", type=int, default=7)
+    parser = arguments(__doc__, split="train", limit=20)
     parser.add_argument("--layer", type=int, default=25)
     parser.add_argument("--share", type=float, default=0.6)
     parser.add_argument("--capacity", type=int, default=1000, help="entries while speed is taken")

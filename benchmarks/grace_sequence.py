@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import time
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ import numpy as np
 import vllm
 from grace import PACKAGES, SPACE, TOKENS, book_of, books_of, chats, engine_of, hit, setting
 from ike_forms import share
-from setting import head
+from setting import arguments, head
 
 from memedit.adapters import _tokens
 from memedit.edits import Edit
@@ -165,14 +164,7 @@ def measured(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", type=Path, required=True, help="folder of a model")
-    parser.add_argument("--data", type=Path, default=os.environ.get("MEMEDIT_DATA", "data"))
-    parser.add_argument("--split", choices=("train", "dev"), default="train")
-    parser.add_argument("--limit", type=int, default=200, help="CounterFact records")
-    parser.add_argument("--seed", type=int, default=7)
+    parser = arguments(__doc__, split="train", limit=200)
     parser.add_argument("--layer", type=int, default=25)
     parser.add_argument("--share", type=float, default=0.6, help="of the distances: the radii")
     parser.add_argument("--capacity", type=int, default=4096, help="entries of vLLM's buffers")

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from typing import Any
 import httpx
 from grace import PACKAGES, book_of, hit, setting
 from ike_forms import share
-from setting import head
+from setting import arguments, head
 
 from memedit.assemble import make_encoder
 from memedit.config import Config
@@ -194,17 +193,10 @@ def measured(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", type=Path, required=True, help="folder of a model")
-    parser.add_argument("--data", type=Path, default=os.environ.get("MEMEDIT_DATA", "data"))
-    parser.add_argument("--split", choices=("train", "dev"), default="dev")
-    parser.add_argument("--limit", type=int, default=200, help="CounterFact records that are drawn")
+    parser = arguments(__doc__, split="dev", limit=200)
     parser.add_argument("--edits", type=int, default=20, help="of them the first that are live")
     parser.add_argument("--reverts", type=int, default=10)
     parser.add_argument("--streams", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--layer", type=int, default=25)
     parser.add_argument("--share", type=float, default=0.6, help="of the distances: the radii")
     parser.add_argument("--work", type=Path, required=True)

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from grace import PACKAGES, SPACE, book_of, chats, setting
-from setting import head
+from setting import arguments, head
 
 from memedit.adapters import _tokens
 from memedit.adapters.vllm_grace import EngineCodebooks, Mark
@@ -139,14 +138,7 @@ def told(rounds: list[dict[str, float]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", type=Path, required=True, help="folder of a model")
-    parser.add_argument("--data", type=Path, default=os.environ.get("MEMEDIT_DATA", "data"))
-    parser.add_argument("--split", choices=("train", "dev"), default="dev")
-    parser.add_argument("--limit", type=int, default=1000, help="CounterFact records")
-    parser.add_argument("--seed", type=int, default=7)
+    parser = arguments(__doc__, split="dev", limit=1000)
     parser.add_argument("--layer", type=int, default=25)
     parser.add_argument("--share", type=float, default=0.6, help="of the distances: the radii")
     parser.add_argument("--capacity", type=int, default=4096, help="entries of vLLM's buffers")

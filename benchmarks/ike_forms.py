@@ -21,10 +21,8 @@ examples again, the new fact among them.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import os
 import random
 import re
 import statistics
@@ -37,7 +35,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from setting import head, read
+from setting import arguments, head, read
 
 from memedit.edits import Edit, structured
 from memedit.errors import InvalidEdit
@@ -345,14 +343,7 @@ def line(name: str, row: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", type=Path, required=True, help="folder of a model")
-    parser.add_argument("--data", type=Path, default=os.environ.get("MEMEDIT_DATA", "data"))
-    parser.add_argument("--split", choices=("train", "dev"), default="train")
-    parser.add_argument("--limit", type=int, default=100, help="CounterFact records")
-    parser.add_argument("--seed", type=int, default=7)
+    parser = arguments(__doc__, split="train", limit=100)
     parser.add_argument("--max-tokens", type=int, default=16)
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     given = parser.parse_args()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -21,6 +22,25 @@ def read(data: Path, name: str) -> Any:
     if not path.is_file():
         sys.exit(f"{path} is not there: name the data folder with --data or MEMEDIT_DATA")
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def arguments(doc: str | None, *, split: str, limit: int) -> argparse.ArgumentParser:
+    """A parser with what every script has that asks a model about records of CounterFact.
+
+    Args:
+        doc: the script's own, shown as its help.
+        split: the part that is drawn from unless another is named.
+        limit: how many records of it are drawn.
+    """
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, required=True, help="folder of a model")
+    parser.add_argument("--data", type=Path, default=os.environ.get("MEMEDIT_DATA", "data"))
+    parser.add_argument("--split", choices=("train", "dev"), default=split)
+    parser.add_argument("--limit", type=int, default=limit, help="CounterFact records")
+    parser.add_argument("--seed", type=int, default=7)
+    return parser
 
 
 def head(question: str, command: str, *packages: str) -> dict[str, Any]:
