@@ -19,11 +19,13 @@ class BookFile:
         layer: whose MLP its values take the place of.
         namespace: whose edits it has.
         entries: what the rules have made of them.
+        edits: ids of the edits that have an entry.
     """
 
     layer: int
     namespace: str
     entries: Entries
+    edits: frozenset[str]
 
     @classmethod
     def read(cls, path: Path) -> BookFile:
@@ -35,17 +37,18 @@ class BookFile:
         """
         book, notes = Codebook.load(path)
         try:
-            return cls(int(notes["layer"]), notes["namespace"], book.entries())
+            layer, namespace = int(notes["layer"]), notes["namespace"]
         except (KeyError, ValueError) as error:
             raise ConfigError(
                 f"{path} says not which layer and namespace it is for; write it with "
                 "`memedit grace learn`"
             ) from error
+        entries = book.entries()
+        return cls(layer, namespace, entries, frozenset(entries.edit_ids))
 
     def has(self, namespace: str, edits: Sequence[Edit]) -> bool:
         """Whether all of these edits of a namespace have an entry."""
-        held = set(self.entries.edit_ids)
-        return namespace == self.namespace and all(edit.id in held for edit in edits)
+        return namespace == self.namespace and all(edit.id in self.edits for edit in edits)
 
     def told(self, edit: Edit) -> str:
         """What it does for an edit that it has."""
