@@ -192,16 +192,10 @@ class TextPrompt:
         assert opening is not None
         return max(opening.end(), 0 if start < 0 else start + 2), len(self.text)
 
-    @property
-    def last_text(self) -> str:
-        """The text that evidence goes into: the question, with the white space around it."""
-        start, end = self.span
-        return self.text[start:end]
-
-    def with_evidence(self, prefix: str, *, skip: int = 0) -> TextPrompt:
-        """The text with ``prefix`` in front of its question, behind ``skip`` characters of it."""
-        at = self.span[0] + skip
-        return TextPrompt(self.text[:at] + prefix + self.text[at:])
+    def with_evidence(self, prefix: str) -> TextPrompt:
+        """The text with ``prefix`` right in front of its question."""
+        start, _ = self.span
+        return TextPrompt(self.text[:start] + prefix + self.text[start:])
 
 
 def _is_text(part: object) -> bool:
