@@ -17,7 +17,6 @@ fewer demonstrations.
 from __future__ import annotations
 
 import json
-import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -34,18 +33,12 @@ from memedit.errors import ConfigError, InvalidInput
 from memedit.lexicon import mentions
 from memedit.prompt import ChatPrompt, Message, TextPrompt
 from memedit.protocols import Encoder, Vectors
-from memedit.sentences import around, split_sentences
+from memedit.sentences import around, breaks_off, split_sentences
 
 Kind = Literal["copy", "update", "retain"]
 
 _END = 2_000
 # So many characters at a turn's end are searched for the sentence that names the subject.
-_LAST_SENTENCE = re.compile(r"[^.?!。？！\n]*[\w,’'-]$")
-_ASKS = frozenset(
-    "who whom whose what where when why how which is are was were do does did has have can could "
-    "will would should tell give name list write explain describe say show find compare discuss "
-    "summarize summarise translate complete answer please help let hello hi hey".split()
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +117,7 @@ class IKE:
         """
         if isinstance(prompt, TextPrompt) and prompt.rendered_chat:
             return [prompt.with_evidence(_fact(prompt.query, edits))]
-        if not _breaks_off(prompt.query):
+        if not _is_open(prompt.query, edits):
             return [self._with(prompt, edits, ())]
         chat = isinstance(prompt, ChatPrompt)
         wanted = self._config.chat_demonstrations if chat else self._config.text_demonstrations
@@ -149,7 +142,8 @@ class IKE:
         """Demonstrations as turns before the last one; the fact in it."""
         turns: list[Message] = []
         for shown in chosen:
-            asked = _form(shown.query).replace("{facts}", shown.statement) + shown.query
+            form = _form(shown.query, edits)
+            asked = form.replace("{facts}", shown.statement) + shown.query
             turns.append({"role": "user", "content": asked})
             turns.append({"role": "assistant", "content": shown.answer})
         skip = _skipped(prompt, edits)
@@ -189,7 +183,7 @@ def _skipped(prompt: ChatPrompt, edits: Sequence[Edit]) -> int:
 
     Only where the turn breaks off; where it asks, the fact stands before everything that is said.
     """
-    if not _breaks_off(prompt.query):
+    if not _is_open(prompt.query, edits):
         return 0
     before = max(0, len(prompt.last_text) - _END)
     text = prompt.last_text[before:]
@@ -214,24 +208,18 @@ def _facts(edits: Sequence[Edit]) -> str:
 
 
 def _fact(query: str, edits: Sequence[Edit]) -> str:
-    return _form(query).replace("{facts}", _facts(edits))
+    return _form(query, edits).replace("{facts}", _facts(edits))
 
 
-def _form(query: str) -> str:
+def _form(query: str, edits: Sequence[Edit]) -> str:
     """The text for a chat's query: what breaks off is completed, anything else answered."""
-    return _prompt_text("chat_complete" if _breaks_off(query) else "chat_answer")
+    return _prompt_text("chat_complete" if _is_open(query, edits) else "chat_answer")
 
 
-def _breaks_off(query: str) -> bool:
-    """Whether a text ends in the middle of a statement, to be completed.
-
-    A question or a request that merely lacks its mark ("who runs acme") is none.
-    """
-    last = _LAST_SENTENCE.search(query.rstrip())
-    if last is None:
-        return False
-    opener = last.group().lstrip(" \n\"'“‘(").partition(" ")[0].casefold().rstrip(",")
-    return opener not in _ASKS
+def _is_open(query: str, edits: Sequence[Edit]) -> bool:
+    """Whether a query breaks off and is to be completed; it may begin with an edit's name."""
+    end = query[-_END:]
+    return breaks_off(end, mentions(end, [name for edit in edits for name in edit.names]))
 
 
 @cache

@@ -145,6 +145,34 @@ def test_in_a_turn_of_parts_the_fact_stands_in_the_last_text(encoder: Encoder) -
         ("tell me about Acme", False),
         ("He said hello.", False),
         ("Q: what is it\nA:", False),
+        ("The city in which Maria Keller was born is", True),
+        ("When Maria Keller retired, she moved to", True),
+        ("Where Maria Keller is from, people speak the language of", True),
+        ("In what is now Germany, Maria Keller was born in", True),
+        ("Will Smith is", True),
+        ("Will Smith's wife is", True),
+        ("Can Bartu plays", True),
+        ("Who Framed Roger Rabbit was made in", True),
+        ("How I Met Your Mother is", True),
+        ("Hello Kitty is owned by", True),
+        ("Jeopardy! was created by", True),
+        ("St. Louis is", True),
+        ("Dr. No was", True),
+        ("J. R. R. Tolkien wrote", True),
+        ("Acme Inc. is headquartered in", True),
+        ("In which country was Maria Keller born", False),
+        ("At which school did she teach", False),
+        ("what's the capital of France", False),
+        ("When Maria Keller retired, where did she go", False),
+        ("where was Maria Keller born", False),
+        ("Where Maria Keller was born", False),
+        ("Will Maria Keller resign", False),
+        ("Can Acme products be sold in France", False),
+        ("Is Maria Keller the CEO of Acme", False),
+        ("Name Japanese cities", False),
+        ("Maria Keller is the author of which book", False),
+        ("We like Acme. who runs it", False),
+        ("The capital of France is what", False),
     ],
 )
 def test_what_breaks_off_is_completed_and_anything_else_answered(
@@ -152,6 +180,25 @@ def test_what_breaks_off_is_completed_and_anything_else_answered(
 ) -> None:
     rewrite = ike(encoder).rewrites(chat(query), [CAPITAL])[-1]
     assert ("Complete the following" in rewrite.messages[-1]["content"]) is completed
+
+
+@pytest.mark.parametrize(
+    ("subject", "query"),
+    [
+        ("Where Eagles Dare", "Where Eagles Dare was directed by"),
+        ("what dreams may come", "what dreams may come was released in"),
+        ("Which Way Home", "Which Way Home, from"),
+        ("Were Ilu", "Were Ilu's surroundings include"),
+        ("Just Shoot Me!", "It rained. Just Shoot Me! is shown on"),
+        ("Where Do You Hide the Sun?", "Where Do You Hide the Sun? from"),
+    ],
+)
+def test_what_begins_with_a_subject_asks_nothing_by_it(
+    encoder: Encoder, subject: str, query: str
+) -> None:
+    edit = structured(subject, "{} is by", "Maria Keller")
+    rewrite = ike(encoder).rewrites(chat(query), [edit])[-1]
+    assert "Complete the following" in rewrite.messages[-1]["content"]
 
 
 def test_several_facts_all_stand_there_the_most_probable_next_to_the_question(
