@@ -7,6 +7,7 @@ decided among, before anything is encoded.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -48,6 +49,9 @@ class Named:
 
 
 _ARTICLE = len("the ")
+_BEFORE = 48
+# "Christina I of Sweden", "Charles XIV John of Sweden": Sweden is part of a person's name.
+_RULER = re.compile(r"\b[^\W\d_a-z]\w+ [IVXL]+(?: [^\W\d_a-z]\w+)?,? of (?:the )?$")
 
 
 class Names:
@@ -98,7 +102,11 @@ class Names:
         """Each edit that the text names, once: by a known name, by a variant, by its target."""
         whole: dict[int, Mention] = {}
         longer: dict[int, Mention] = {}
+        lands: set[int] = set()
         for mention in self.lexicon.find(text):
+            if _RULER.search(text, max(0, mention.start - _BEFORE), mention.start):
+                lands.update(mention.positions)
+                continue
             into = longer if mention.within_longer_name else whole
             for position in mention.positions:
                 known = into.setdefault(position, mention)
@@ -112,7 +120,7 @@ class Names:
         likely = self.variants.find(part, spans, longer.keys() - whole.keys())
         found += [
             Named(v.position, v.start, v.end, v.features)
-            for v in [v for v in likely if v.position not in whole][:VARIANTS]
+            for v in [v for v in likely if v.position not in {*whole, *lands}][:VARIANTS]
         ]
         known_already = {one.position for one in found}
         answers = [

@@ -14,7 +14,7 @@ import re
 import unicodedata
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 
 from memedit.lexicon import STOP_WORDS
@@ -32,7 +32,15 @@ FEATURES = (
     "misspelt",  # a word of it is there in another spelling only
     "turned",  # its words are there in another order
     "alike",  # likeness of both letter by letter
+    "initials",  # words of the name that are there by an initial only, up to two
+    "behind",  # strangers behind the last of its words, up to two
+    "longer",  # all of its words are there, and strangers behind them: another thing's name
+    "replaced",  # its last word is missing, and a stranger is in its place
+    "single",  # it is one word, and there are strangers beside it
+    "other_numbers",  # each has a number that the other has not
     "common",  # log of one more than the edits that share the rarest of these words
+    "rivals",  # another name is as like what stands there
+    "others",  # other names that have as many words there, up to two
 )
 """What a variant is judged by, in the order of :attr:`Variant.features`."""
 
@@ -40,7 +48,7 @@ TITLES = frozenset(
     "mr mrs ms miss dr sir dame lord lady prof professor president minister senator governor king "
     "queen prince princess pope saint st captain capt general gen rev reverend hon fr father "
     "sister brother sgt col colonel major lt judge justice baron count countess duke duchess earl "
-    "jr sr ii iii iv phd md".split()
+    "jr sr phd md".split()
 )
 """Words beside a name that leave its bearer the same."""
 
@@ -74,7 +82,10 @@ _RARE = 128
 _LOOKED_AT = 24
 _LEAST = 0.3
 _NEAR = 3
-_COVERED, _ALIKE = FEATURES.index("covered"), FEATURES.index("alike")
+_NUMERAL = re.compile(r"[ivx]+")
+_INITIALS = 3
+# Up to so many capitals in one word may be initials: "RF Hashimoto".
+_COVERED, _ALIKE, _SHARED = map(FEATURES.index, ("covered", "alike", "words"))
 _Compared = tuple[tuple[int, int], tuple[float, ...]]
 _WORD = re.compile(r"\d+|[^\W\d_]+(?:['’][^\W\d_]+)*")
 _HEAD = re.compile(r"(.{4,}?)\s*(?:[:,(]|\s[–-]\s)")
@@ -105,6 +116,7 @@ class _Word:
     end: int
     plain: str
     capital: bool
+    initials: bool
 
 
 class VariantIndex:
@@ -171,9 +183,27 @@ class VariantIndex:
             if likeliest is not None:
                 (start, end), row = likeliest
                 common = math.log1p(len(self._positions[_key(words[at].plain)]))
-                found.append(Variant(position, start, end, (*row, common)))
+                found.append(Variant(position, start, end, (*row, common, 0.0, 0.0)))
         found.sort(key=lambda v: (-_likely(((0, 0), v.features)), v.position))
-        return found
+        return [self._beside(variant, found) for variant in found]
+
+    def _beside(self, variant: Variant, found: Sequence[Variant]) -> Variant:
+        """The variant, with the last two features: what else may be named where it stands."""
+        likeness, names = _likely(((0, 0), variant.features)), set(self._names_of(variant.position))
+        rivals = others = 0
+        for other in found:
+            if (
+                other.start < variant.end
+                and variant.start < other.end
+                and other.position != variant.position
+                and names.isdisjoint(self._names_of(other.position))
+            ):
+                rivals += _likely(((0, 0), other.features)) >= likeness
+                others += other.features[_SHARED] >= variant.features[_SHARED]
+        if not others and not rivals:
+            return variant
+        marked = (*variant.features[:-2], float(rivals > 0), float(min(2, others)))
+        return replace(variant, features=marked)
 
     def _near(self, words: Sequence[_Word], include: frozenset[int]) -> list[tuple[int, int]]:
         """Edits that share a rare word with the text, or two words that stand together.
@@ -231,10 +261,14 @@ def _keys(name: str) -> list[str]:
 
 
 def _words(text: str) -> list[_Word]:
-    return [
-        _Word(m.start(), m.end(), fold(m.group()), m.group()[0].isupper() or m.group()[0].isdigit())
-        for m in _WORD.finditer(text)
-    ]
+    shouted = text.isupper()
+    found: list[_Word] = []
+    for match in _WORD.finditer(text):
+        word = match.group()
+        capital = word[0].isupper() or word[0].isdigit()
+        initials = len(word) <= _INITIALS and word.isupper() and bool(found) and not shouted
+        found.append(_Word(*match.span(), fold(word), capital, initials))
+    return found
 
 
 @functools.lru_cache(maxsize=65_536)
@@ -259,21 +293,28 @@ def _compared(text: str, words: Sequence[_Word], at: int, name: str) -> _Compare
     parts = _parts(name)
     run = _run(text, words, at, parts)
     place, misspelt = _placed(run, parts)
+    if not place:
+        return None
     every = range(len(parts))
     wanted = [j for j in every if parts[j] not in STOP_WORDS] or list(every)
+    shortened = {
+        j for i, js in place.items() for j in js if run[i].plain != parts[j] and _short(run[i], js)
+    }
+    got = {j for js in place.values() for j in js}
     covered = sum(
-        len(parts[j]) * (1.0 if len(run[i].plain) > 1 or len(parts[j]) == 1 else 0.5)
-        for i, j in place.items()
-        if j in wanted
+        len(parts[j]) * (0.5 if j in shortened and len(parts[j]) > 1 else 1.0)
+        for j in got.intersection(wanted)
     ) / max(1, sum(len(parts[j]) for j in wanted))
     if covered < _LEAST:
         return None
-    got = set(place.values())
-    beside = [w for i, w in enumerate(run) if i not in place and w.plain not in STOP_WORDS]
-    strangers = sum(w.plain not in TITLES and len(w.plain) > 1 for w in beside)
+    beside = [i for i, w in enumerate(run) if i not in place and not _is_stop(w, parts)]
+    strange = [i for i in beside if run[i].plain not in TITLES and len(run[i].plain) > 1]
+    strangers = len(strange)
+    behind = sum(i > max(place) for i in strange)
     whole = got >= set(wanted)
-    numbers = {w.plain for w in run if _has_digit(w.plain)}
-    order = [place[i] for i in sorted(place)]
+    numbers = {w.plain for w in run if _is_number(w.plain)}
+    known = {part for part in parts if _is_number(part)}
+    order = [place[i][0] for i in sorted(place)]
     meant = " ".join(w.plain for w in run if w.plain not in TITLES)
     return (run[0].start, run[-1].end), (
         covered,
@@ -283,12 +324,23 @@ def _compared(text: str, words: Sequence[_Word], at: int, name: str) -> _Compare
         float(whole),
         float(min(2, strangers)),
         float(strangers > 0 and not whole),
-        float(any(len(w.plain) == 1 and not w.plain.isdigit() for w in beside)),
-        float(numbers != {part for part in parts if _has_digit(part)}),
+        float(any(len(run[i].plain) == 1 and not run[i].plain.isdigit() for i in beside)),
+        float(numbers != known),
         float(misspelt),
         float(order != sorted(order)),
         SequenceMatcher(None, meant, " ".join(parts), autojunk=False).ratio(),
+        float(min(2, len(shortened))),
+        float(min(2, behind)),
+        float(whole and behind > 0),
+        float(wanted[-1] not in got and behind > 0),
+        float(len(wanted) == 1 and strangers > 0),
+        float(bool(numbers - known) and bool(known - numbers)),
     )
+
+
+def _short(word: _Word, places: Sequence[int]) -> bool:
+    """Whether a word stands for parts of a name by their initials."""
+    return len(word.plain) == 1 or len(places) > 1
 
 
 def _run(text: str, words: Sequence[_Word], at: int, parts: Sequence[str]) -> Sequence[_Word]:
@@ -307,28 +359,54 @@ def _run(text: str, words: Sequence[_Word], at: int, parts: Sequence[str]) -> Se
         and _belongs(words[last + 1], parts, cased)
     ):
         last += 1
-    while first < at and words[first].plain in STOP_WORDS:
+    while first < at and _is_stop(words[first], parts):
         first += 1
-    while last > at and words[last].plain in STOP_WORDS:
+    while last > at and _is_stop(words[last], parts):
         last -= 1
     return words[first : last + 1]
 
 
-def _placed(run: Sequence[_Word], parts: Sequence[str]) -> tuple[dict[int, int], bool]:
-    """Which word is which part of the name, and whether one is so only in another spelling."""
-    place: dict[int, int] = {}
+def _placed(run: Sequence[_Word], parts: Sequence[str]) -> tuple[dict[int, tuple[int, ...]], bool]:
+    """Which word is which parts of the name, and whether one is so only in another spelling."""
+    place: dict[int, tuple[int, ...]] = {}
     misspelt = False
     for i, word in enumerate(run):
-        free = [j for j in range(len(parts)) if j not in place.values()]
+        free = [j for j in range(len(parts)) if all(j not in js for js in place.values())]
         hit = next((j for j in free if parts[j] == word.plain), None)
+        if hit is None and (several := _initials(word, parts, free)):
+            place[i] = several
+            continue
         if hit is None:
-            hit = next((j for j in free if _initial(word.plain, parts[j])), None)
-        if hit is None:
+            # Before initials: "Solomonidis" is not the "S." of "S. Solomonides".
             hit = next((j for j in free if _respelt(word.plain, parts[j])), None)
             misspelt = misspelt or hit is not None
+        if hit is None:
+            hit = next((j for j in free if _initial(word.plain, parts[j])), None)
         if hit is not None:
-            place[i] = hit
+            place[i] = (hit,)
     return place, misspelt
+
+
+def _initials(word: _Word, parts: Sequence[str], free: Sequence[int]) -> tuple[int, ...]:
+    """The parts that a word in capitals has the initials of, in their order: "RF"; else none."""
+    if not word.initials or len(word.plain) < 2:
+        return ()
+    found: list[int] = []
+    for letter in word.plain:
+        hit = next((j for j in free if j not in found and parts[j][0] == letter), None)
+        if hit is None:
+            return ()
+        found.append(hit)
+    return tuple(found)
+
+
+def _is_stop(word: _Word, parts: Sequence[str]) -> bool:
+    """Whether a word is no part of a name; "A" may be an initial, and "ON" the initials of one."""
+    if word.plain not in STOP_WORDS:
+        return False
+    if not word.initials or word.plain in parts:
+        return True
+    return len(word.plain) > 1 and not set(word.plain) <= {part[0] for part in parts}
 
 
 def _joined(text: str, left: _Word, right: _Word) -> bool:
@@ -339,20 +417,23 @@ def _belongs(word: _Word, parts: Sequence[str], cased: bool) -> bool:
     """Whether a word beside a name may be part of what is named."""
     if word.plain in parts:
         return True
-    if word.plain in STOP_WORDS:
-        return False
+    if _is_stop(word, parts):
+        return cased and word.capital and len(word.plain) > 2
     if cased and word.capital:
         return True
     return any(_respelt(word.plain, part) for part in parts)
 
 
-def _has_digit(word: str) -> bool:
-    return any(map(str.isdigit, word))
+def _is_number(word: str) -> bool:
+    """Whether a word has digits, or is a Roman numeral of several letters."""
+    return any(map(str.isdigit, word)) or (len(word) > 1 and bool(_NUMERAL.fullmatch(word)))
 
 
 def _initial(word: str, part: str) -> bool:
-    return (len(word) == 1 != len(part) and part[0] == word and word.isalpha()) or (
-        len(part) == 1 != len(word) and word[0] == part and part.isalpha()
+    if len(word) != 1 != len(part) or len(word) == len(part) or word[0] != part[0]:
+        return False
+    return (
+        word.isalpha() and part.isalpha() and _NUMERAL.fullmatch(max(word, part, key=len)) is None
     )
 
 
@@ -360,7 +441,7 @@ def _initial(word: str, part: str) -> bool:
 def _respelt(word: str, part: str) -> bool:
     if part in _SHORT_FORMS.get(word, ()) or word in _SHORT_FORMS.get(part, ()):
         return True
-    if min(len(word), len(part)) < 3 or _has_digit(word) or _has_digit(part):
+    if min(len(word), len(part)) < 3 or _is_number(word) or _is_number(part):
         return False
     if word[:3] == part[:3] and (word.startswith(part) or part.startswith(word)):
         return True

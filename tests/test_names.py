@@ -134,6 +134,79 @@ def test_names_that_differ_in_spelling_or_short_form() -> None:
         assert (first.position, first.likeness is None) == (i, False)
 
 
+def test_initials_stand_for_names() -> None:
+    made = Names()
+    for i, name in enumerate(["Ronaldo Fumio Hashimoto", "Olga N. Savostikova", "Adonye Banigo"]):
+        made.add(i, [name])
+    for i, text in enumerate(["RF Hashimoto", "Savostikova ON", "A Banigo"]):
+        likeness = features(made, f"The employer of {text} is", i)
+        assert likeness is not None
+        assert likeness["initials"] > 0
+        assert likeness["strangers"] == likeness["initials_clash"] == 0
+    other = features(made, "The employer of J Banigo is", 2)
+    assert other is not None
+    assert other["initials_clash"] == 1
+
+
+def test_a_name_that_begins_with_an_initial_of_the_other_is_spelt_otherwise() -> None:
+    made = Names()
+    made.add(1, ["Chrēstos S. Solomōnidēs"])
+    likeness = features(made, "The country of Christos Solomonidis is", 1)
+    assert likeness is not None
+    assert likeness["last"] == likeness["misspelt"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "marks"),
+    [
+        ("Nissan Skyline", "Nissan Skyline GT-R is produced by", {"longer": 1, "behind": 1}),
+        ("Toyota Corolla Verso", "Toyota Corolla Spacio is made by", {"replaced": 1, "longer": 0}),
+        ("Fiat 4 HP", "Fiat 8 HP is made by", {"other_numbers": 1}),
+        ("Gregory XV", "Gregory XIV was born in", {"other_numbers": 1, "misspelt": 0}),
+        ("Gregory XV", "Gregory X was born in", {"initials": 0}),
+        ("Aden", "Big Ben Aden is located in", {"single": 1}),
+        ("Lorna Graham", "The child of Lorna May Graham is", {"last": 1}),
+    ],
+)
+def test_what_tells_another_thing_by_its_name(
+    name: str, text: str, marks: dict[str, float]
+) -> None:
+    made = Names()
+    made.add(1, [name])
+    likeness = features(made, text, 1)
+    assert likeness is not None
+    assert {mark: likeness[mark] for mark in marks} == marks
+
+
+def test_a_name_that_fits_others_as_well_says_so() -> None:
+    made = Names()
+    for i, name in enumerate(["Maria C. Keller", "Maria B. Keller", "Jonas Weber"]):
+        made.add(i, [name])
+    for i in (0, 1):
+        likeness = features(made, "Where was Maria Keller born?", i)
+        assert likeness is not None
+        assert likeness["rivals"] == likeness["others"] == 1
+    likeness = features(made, "Where was Jonas P. Weber born?", 2)
+    assert likeness is not None
+    assert likeness["rivals"] == likeness["others"] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("Christina I of Sweden speaks the language", False),
+        ("Charles XIV John of Sweden was born in", False),
+        ("In Sweden, the language spoken is", True),
+        ("The king of Sweden is", True),
+        ("After World War II the language of Sweden was", True),
+    ],
+)
+def test_the_land_in_the_name_of_its_ruler_is_not_named(text: str, named: bool) -> None:
+    made = Names()
+    made.add(1, ["Sweden"])
+    assert bool(made.find(text)) is named
+
+
 def test_an_edit_is_found_by_its_target() -> None:
     made = Names()
     made.add(1, ["Acme"], "Maria Keller")

@@ -277,7 +277,8 @@ def _is_common_word(query: str, span: Span, names: Sequence[str]) -> bool:
 
 
 _DETERMINED = re.compile(
-    r"\b(?:an?|my|your|his|her|its|our|their|this|that|these|those|every|each|any|some|no)\s+$",
+    r"(?:\b(?:an?|my|your|his|her|its|our|their|this|that|these|those|every|each|any|some|no)"
+    r"|\b(?!(?:what|who|where|when|why|how|it|he|she|that|there|here|let)['’])\w+['’]s|s['’])\s+$",
     re.IGNORECASE,
 )
 

@@ -196,6 +196,7 @@ def test_a_noun_is_no_name(scope: VerifiedScope) -> None:
         ("Who wrote Life?", True),
         ("who wrote life?", True),
         ("Who wrote about their life?", False),
+        ("Who wrote about Hugo's life?", False),
     ):
         at = query.lower().index("life")
         ((pairs),) = scope.pairs([(query, [Candidate(life, None, (at, at + 4))])])
