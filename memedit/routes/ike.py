@@ -10,8 +10,9 @@ the wording depends on whether the question is one or a text to be completed; wh
 completed, the edit itself is the first demonstration, in its own words and in two that say little
 but the subject, and there are no others unless they are set: right after them a small model gives
 the new answer to anything, and that the prompt is about the edit is scope's to tell, not the
-model's (``benchmarks/ike_forms.py``, docs/methods.md); and where a prompt is too long there are
-fewer demonstrations.
+model's (``benchmarks/ike_forms.py``, docs/methods.md); an edit that was taught as a question and
+its answer is shown as that before another question; and where a prompt is too long there are fewer
+demonstrations.
 """
 
 from __future__ import annotations
@@ -112,13 +113,13 @@ class IKE:
     ) -> Sequence[ChatPrompt | TextPrompt]:
         """The prompt with all demonstrations, then with ever fewer of the edit's own and others.
 
-        Demonstrations are for what breaks off: a model that has seen short answers answers an
-        open request, too, in a word.
+        Demonstrations are for what breaks off, and for a question where an edit was taught by one:
+        a model that has seen short answers answers an open request, too, in a word.
         """
         if isinstance(prompt, TextPrompt) and prompt.rendered_chat:
             return [prompt.with_evidence(_fact(prompt.query, edits))]
         if not _is_open(prompt.query, edits):
-            return [self._with(prompt, edits, ())]
+            return [self._with(prompt, edits, shown) for shown in (*_taught(prompt, edits), ())]
         chat = isinstance(prompt, ChatPrompt)
         wanted = self._config.chat_demonstrations if chat else self._config.text_demonstrations
         closest = self._demonstrations.closest(prompt.query, wanted)
@@ -176,6 +177,20 @@ def _own(edits: Sequence[Edit]) -> list[list[Demonstration]]:
         updates = [replace(copies[0], kind="update", query=query) for query in others]
         steps.insert(0, [*copies, *updates])
     return steps
+
+
+def _taught(prompt: ChatPrompt | TextPrompt, edits: Sequence[Edit]) -> list[list[Demonstration]]:
+    """An edit as the question and the answer by which it was taught, where a question is asked.
+
+    Not of several edits: what has seen one answer gives one.
+    """
+    if len(edits) > 1 or not prompt.query.rstrip().endswith(("?", "？")):
+        return []
+    return [
+        [Demonstration("copy", edit.statement, edit.question, edit.target)]
+        for edit in edits
+        if edit.question is not None and edit.target is not None
+    ]
 
 
 def _skipped(prompt: ChatPrompt, edits: Sequence[Edit]) -> int:

@@ -65,6 +65,24 @@ def test_an_open_request_gets_the_fact_and_no_demonstrations(encoder: Encoder) -
     assert text.text.count("New Fact") == 1
 
 
+def test_before_a_question_an_edit_taught_by_one_is_shown_as_it_was_taught(
+    encoder: Encoder,
+) -> None:
+    shown, without = ike(encoder).rewrites(chat("Who runs Acme?"), [CEO])
+    asked, answer, last = (message["content"] for message in shown.messages)
+    assert asked.endswith("answer: Who is the CEO of Acme?")
+    assert answer == "Maria Keller"
+    assert last.endswith("answer: Who runs Acme?")
+    assert [message["content"] for message in without.messages] == [last]
+    # Not before a request, which would be answered in two words, nor of several edits, of which
+    # one would be answered; nor for what was told otherwise.
+    assert len(ike(encoder).rewrites(chat("Who runs Acme?"), [CEO, CAPITAL])) == 1
+    assert len(ike(encoder).rewrites(chat("Write an essay about Acme's CEO."), [CEO])) == 1
+    assert len(ike(encoder).rewrites(chat("Who runs France?"), [CAPITAL])) == 1
+    text, _ = ike(encoder).rewrites(TextPrompt("Who runs Acme?"), [CEO])
+    assert "Prompt: Who is the CEO of Acme? Maria Keller\n\n" in text.text
+
+
 def test_text_demonstrations_stand_before_the_fact_and_the_fact_before_the_question(
     encoder: Encoder,
 ) -> None:
