@@ -401,20 +401,26 @@ def moments(args: argparse.Namespace) -> None:
 
 
 def table(args: argparse.Namespace) -> None:
-    """The results as Markdown."""
+    """The results as Markdown: a line an editor, a column a mode."""
     found = json.loads(args.out.read_text(encoding="utf-8"))
-    print(
-        "| editor | edits | accuracy | generality | locality | first word | perplexity "
-        "| s an edit | processor |"
-    )
-    print(f"|{'---|' * 9}")
-    for one in found["rows"]:
-        names = ("accuracy", "generality", "locality", "first_word")
-        shares = [f"{one[name]['percent']} %" for name in names]
-        drift = f"{100 * (one['perplexity'] - 1):+.1f} %"
-        spent = [str(one["seconds_per_edit"]), str(one["processor_seconds_per_edit"])]
-        cells = [one["editor"], one["mode"], *shares, drift, *spent]
-        print(f"| {' | '.join(cells)} |")
+    rows = {(one["editor"], one["mode"]): one for one in found["rows"]}
+    modes = [mode for mode in MODES if any(mode == of for _, of in rows)]
+    print(f"| editor | {' | '.join(modes)} | perplexity | processor s an edit |")
+    print(f"|{'---|' * (len(modes) + 3)}")
+    for name in EDITORS:
+        mine = [rows.get((name, mode)) for mode in modes]
+        cells = ["" if one is None else short(one) for one in mine]
+        drift = [f"{100 * (one['perplexity'] - 1):+.1f}" for one in mine if one]
+        spent = [f"{one['processor_seconds_per_edit']:.1f}" for one in mine if one]
+        if spent:
+            tail = f"{' / '.join(drift)} % | {' / '.join(spent)}"
+            print(f"| `{name}` | {' | '.join(cells)} | {tail} |")
+
+
+def short(row: dict[str, Any]) -> str:
+    """Accuracy / generality / locality / the first word, in whole percent."""
+    names = ("accuracy", "generality", "locality", "first_word")
+    return " / ".join(f"{row[name]['percent']:.0f}" for name in names)
 
 
 def plain(settings: Any) -> Any:
