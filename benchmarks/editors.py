@@ -14,6 +14,7 @@ edits one after the other (``sequence``), looked at after 1, 10, 25, 50 and 100.
     accuracy     the edit's own prompt: the answer states the new target and not the old one
     generality   CounterFact's ``rephrase_prompt``, likewise
     locality     ``locality_prompt``: the answer is the unedited model's, to the character
+    first_word   of that answer, its first word alone
     leaks        of those, the answer states the new target and the unedited one's did not
     perplexity   of held-out text (topics of Python's reference manual), as a share of the unedited
                  model's; of single edits, the mean over the first ten
@@ -140,12 +141,14 @@ class Subject:
             own, other, near = said[place : place + 3]
             target, subject = [case.edit.target or ""], [case.edit.subject or ""]
             before = self.before[case.prompts[2]]
+            first, first_before = near.split()[:1], before.split()[:1]
             leaks = stated(near, target).accepted and not stated(before, target).accepted
             found.append(
                 {
                     "accuracy": holds(own, target, [case.old], subject),
                     "generality": holds(other, target, [case.old], subject),
                     "locality": unchanged(near, before),
+                    "first_word": first == first_before,
                     "leaks": leaks,
                 }
             )
@@ -182,7 +185,7 @@ def row(
     verdicts: Sequence[dict[str, bool]], drift: float, spent: dict[str, float]
 ) -> dict[str, Any]:
     """The figures of one row."""
-    names = ("accuracy", "generality", "locality", "leaks")
+    names = ("accuracy", "generality", "locality", "first_word", "leaks")
     return {
         **{name: share(sum(one[name] for one in verdicts), len(verdicts)) for name in names},
         "perplexity": round(drift, 4),
@@ -398,15 +401,26 @@ def moments(args: argparse.Namespace) -> None:
 
 
 def table(args: argparse.Namespace) -> None:
-    """The results as Markdown."""
+    """The results as Markdown: a line an editor, a column a mode."""
     found = json.loads(args.out.read_text(encoding="utf-8"))
-    print("| editor | edits | accuracy | generality | locality | perplexity | s an edit |")
-    print("|---|---|---|---|---|---|---|")
-    for one in found["rows"]:
-        shares = [f"{one[name]['percent']} %" for name in ("accuracy", "generality", "locality")]
-        drift = f"{100 * (one['perplexity'] - 1):+.1f} %"
-        cells = [one["editor"], one["mode"], *shares, drift, str(one["seconds_per_edit"])]
-        print(f"| {' | '.join(cells)} |")
+    rows = {(one["editor"], one["mode"]): one for one in found["rows"]}
+    modes = [mode for mode in MODES if any(mode == of for _, of in rows)]
+    print(f"| editor | {' | '.join(modes)} | perplexity | processor s an edit |")
+    print(f"|{'---|' * (len(modes) + 3)}")
+    for name in EDITORS:
+        mine = [rows.get((name, mode)) for mode in modes]
+        cells = ["" if one is None else short(one) for one in mine]
+        drift = [f"{100 * (one['perplexity'] - 1):+.1f}" for one in mine if one]
+        spent = [f"{one['processor_seconds_per_edit']:.1f}" for one in mine if one]
+        if spent:
+            tail = f"{' / '.join(drift)} % | {' / '.join(spent)}"
+            print(f"| `{name}` | {' | '.join(cells)} | {tail} |")
+
+
+def short(row: dict[str, Any]) -> str:
+    """Accuracy / generality / locality / the first word, in whole percent."""
+    names = ("accuracy", "generality", "locality", "first_word")
+    return " / ".join(f"{row[name]['percent']:.0f}" for name in names)
 
 
 def plain(settings: Any) -> Any:

@@ -95,8 +95,8 @@ class Locating:
 
     name: str = ""
     layers: tuple[int, ...] | None = None
-    prefixes: int = 4
-    prefix_tokens: int = 8
+    prefixes: int = 2
+    prefix_tokens: int = 12
     chat: bool = False
     each: bool = True
     seed: int = 0

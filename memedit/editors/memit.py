@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -24,7 +24,6 @@ from memedit.editors.deltas import applied
 from memedit.editors.locating import Found, Locating, inverse_times, keys
 from memedit.editors.passes import observed
 from memedit.editors.rows import target_row
-from memedit.editors.values import Search
 from memedit.edits import Edit
 from memedit.protocols import WeightDelta
 
@@ -43,8 +42,7 @@ class MEMIT(Locating):
     """
 
     name: str = "memit"
-    search: Search = field(default_factory=lambda: Search(reference="stream", clamp=0.75))
-    weight: float = 100.0
+    weight: float = 1_000.0
     ridge: float = 1e-3
     spread: Literal["even", "root"] = "even"
     aim: Literal["stream", "mlp"] = "stream"

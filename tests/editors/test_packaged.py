@@ -45,8 +45,6 @@ def parts(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
             "layers": (LAYER,),
             "prefixes": 0,
             "steps": SEARCH.steps,
-            "reference": "mlp",
-            "clamp": SEARCH.clamp,
             "bfloat16": SEARCH.bfloat16,
             "statistics": statistics,
         },
