@@ -438,7 +438,9 @@ def _many(base: Sequence[World], count: int) -> World:
     main = base[0]
     random = np.random.default_rng(0)
     subjects = [edit.subject or "" for world in base for edit in world.edits if edit.subject]
-    words = sorted({word for name in subjects for word in re.findall(r"[^\W\d_]{4,}", name)})
+    words = np.array(
+        sorted({word for name in subjects for word in re.findall(r"[^\W\d_]{4,}", name)})
+    )
     edits = list(main.edits)
     while len(edits) < count:
         template = main.edits[int(random.integers(len(main.edits)))]

@@ -185,25 +185,33 @@ class VariantIndex:
                 common = math.log1p(len(self._positions[_key(words[at].plain)]))
                 found.append(Variant(position, start, end, (*row, common, 0.0, 0.0)))
         found.sort(key=lambda v: (-_likely(((0, 0), v.features)), v.position))
-        return [self._beside(variant, found) for variant in found]
+        return self._marked(found)
 
-    def _beside(self, variant: Variant, found: Sequence[Variant]) -> Variant:
-        """The variant, with the last two features: what else may be named where it stands."""
-        likeness, names = _likely(((0, 0), variant.features)), set(self._names_of(variant.position))
-        rivals = others = 0
-        for other in found:
-            if (
-                other.start < variant.end
-                and variant.start < other.end
-                and other.position != variant.position
-                and names.isdisjoint(self._names_of(other.position))
-            ):
-                rivals += _likely(((0, 0), other.features)) >= likeness
-                others += other.features[_SHARED] >= variant.features[_SHARED]
-        if not others and not rivals:
-            return variant
-        marked = (*variant.features[:-2], float(rivals > 0), float(min(2, others)))
-        return replace(variant, features=marked)
+    def _marked(self, found: Sequence[Variant]) -> list[Variant]:
+        """The variants with their last two features: what else may be named where each stands."""
+        known = [
+            (v, _likely(((0, 0), v.features)), v.features[_SHARED], self._names_of(v.position))
+            for v in found
+        ]
+        marked = []
+        for variant, likeness, shared, names in known:
+            start, end = variant.start, variant.end
+            rivals = others = 0
+            for other, its_likeness, its_shared, its_names in known:
+                if (
+                    other.start < end
+                    and start < other.end
+                    and (its_shared >= shared or its_likeness >= likeness)
+                    and other is not variant
+                    and set(names).isdisjoint(its_names)
+                ):
+                    rivals += its_likeness >= likeness
+                    others += its_shared >= shared
+            if others or rivals:
+                last = (float(rivals > 0), float(min(2, others)))
+                variant = replace(variant, features=(*variant.features[:-2], *last))
+            marked.append(variant)
+        return marked
 
     def _near(self, words: Sequence[_Word], include: frozenset[int]) -> list[tuple[int, int]]:
         """Edits that share a rare word with the text, or two words that stand together.
