@@ -141,14 +141,18 @@ class IKE:
         self, prompt: ChatPrompt, edits: Sequence[Edit], chosen: Sequence[Demonstration]
     ) -> ChatPrompt:
         """Demonstrations as turns before the last one; the fact in it."""
+        # What does not break off has a question before it, and is one.
+        asks = bool(chosen) and not _is_open(prompt.query, edits)
+        question = _prompt_text("chat_question") if asks else ""
         turns: list[Message] = []
         for shown in chosen:
-            form = _form(shown.query, edits)
+            form = question or _form(shown.query, edits)
             asked = form.replace("{facts}", shown.statement) + shown.query
             turns.append({"role": "user", "content": asked})
             turns.append({"role": "assistant", "content": shown.answer})
-        skip = _skipped(prompt, edits)
-        return prompt.with_evidence(_fact(prompt.query, edits), turns, skip=skip)
+        form = question or _form(prompt.query, edits)
+        evidence = form.replace("{facts}", _facts(edits))
+        return prompt.with_evidence(evidence, turns, skip=_skipped(prompt, edits))
 
     def _text(
         self, prompt: TextPrompt, edits: Sequence[Edit], chosen: Sequence[Demonstration]

@@ -70,10 +70,13 @@ def test_before_a_question_an_edit_taught_by_one_is_shown_as_it_was_taught(
 ) -> None:
     shown, without = ike(encoder).rewrites(chat("Who runs Acme?"), [CEO])
     asked, answer, last = (message["content"] for message in shown.messages)
-    assert asked.endswith("answer: Who is the CEO of Acme?")
+    assert asked.endswith("Question: Who is the CEO of Acme?")
     assert answer == "Maria Keller"
-    assert last.endswith("answer: Who runs Acme?")
-    assert [message["content"] for message in without.messages] == [last]
+    assert last.endswith("Question: Who runs Acme?")
+    assert CEO.statement in last
+    assert [message["content"] for message in without.messages] == [
+        f"Context: {CEO.statement}\nUsing the context, answer: Who runs Acme?"
+    ]
     # Not before a request, which would be answered in two words, nor of several edits, of which
     # one would be answered; nor for what was told otherwise.
     assert len(ike(encoder).rewrites(chat("Who runs Acme?"), [CEO, CAPITAL])) == 1
