@@ -10,8 +10,8 @@ What differs: all edits are optimised in the same padded batches, each with an o
 own; only the layers above the edited one are run, from the subject's last token on
 (:class:`~memedit.editors.passes.Tails`), in bfloat16; an edit is done when all its contexts give
 the target with the wanted probability; and each step goes down the gradient by a set length
-instead of Adam's, which moves every coordinate alike. Such steps find values that are a third
-shorter in half as many steps, so that no term has to hold their norm down.
+instead of Adam's, which moves every coordinate alike. Such steps find shorter values in fewer
+steps (docs/log.md), so that no term has to hold their norm down.
 """
 
 from __future__ import annotations
