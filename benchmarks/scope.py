@@ -3,6 +3,7 @@
     python benchmarks/scope.py report [--data DIR] [--seed N]   writes benchmarks/results/scope.json
     python benchmarks/scope.py hard                             adds the hand-written prompts
     python benchmarks/scope.py relations                        adds relations against each other
+    python benchmarks/scope.py gate [--texts N]                 adds what is lost by look-up
     python benchmarks/scope.py speed [--edits N]                adds the time of decisions
     python benchmarks/scope.py table                            what docs/scope.md shows of it
 
@@ -387,6 +388,74 @@ def relations() -> dict[str, Any]:
     }
 
 
+# the gate
+
+
+class Ungated(VerifiedScope):
+    """Scope that reads every candidate."""
+
+    def _worth_reading(self, candidates: Sequence[Candidate]) -> list[int]:
+        return list(range(len(candidates)))
+
+
+def everything(world: World, text: str) -> tuple[list[int], list[Candidate]]:
+    """Each edit that the text has any part of a name, or the target, of; and their places."""
+    exact = [one for one in world.names.find(text) if one.is_name]
+    named = {one.position for one in exact}
+    places = [one.position for one in exact]
+    found = [Candidate(world.edits[o.position], None, (o.start, o.end)) for o in exact]
+    others = [p for p, edit in enumerate(world.edits) if edit.names and p not in named]
+    for v in world.names.variants.scan(text, others, {(one.start, one.end) for one in exact}):
+        places.append(v.position)
+        found.append(Candidate(world.edits[v.position], None, (v.start, v.end), v.features))
+    for mention in world.names.targets.find(text, len(world.edits)):
+        for position in mention.positions:
+            if not mention.within_longer_name and position not in named:
+                span = (mention.start, mention.end)
+                places.append(position)
+                found.append(Candidate(world.edits[position], None, span, None, True))
+    return places, found
+
+
+def gate(data: Path, seed: int, texts: int) -> dict[str, Any]:
+    """Of what is accepted without a gate, how much is with it: by kind of text and in all."""
+    random = np.random.default_rng(seed)
+    verifier = RelationVerifier(cache_size=10**6, threads=None)
+    gated, ungated = VerifiedScope(verifier), Ungated(verifier)
+
+    def accepted(scope: VerifiedScope, text: str, found: Any) -> set[int]:
+        (judgements,) = scope.judge([(text, found[1])])
+        pairs = zip(found[0], judgements, strict=True)
+        return {place for place, one in pairs if one.probability >= scope.threshold}
+
+    table: dict[str, dict[str, Any]] = {}
+    for world in worlds(data, "report"):
+        kinds: dict[str, list[str]] = {}
+        for case in world.cases:
+            kinds.setdefault(case.kind, []).append(case.query)
+        for kind, queries in kinds.items():
+            some = sorted(random.choice(len(queries), min(texts, len(queries)), replace=False))
+            row = table.setdefault(
+                f"{world.name}, {kind}", {"n": len(some), "without": 0, "with": 0, "lost": []}
+            )
+            for text in (queries[i] for i in some):
+                without = accepted(ungated, text, everything(world, text))
+                kept = accepted(gated, text, world._named(text)) & without
+                row["without"] += len(without)
+                row["with"] += len(kept)
+                keys = [world.edits[place].key for place in sorted(without - kept)]
+                row["lost"] += [{"text": text[-160:], "edit": key} for key in keys]
+            print(f"{world.name}, {kind}", row, flush=True)
+    without, kept = (sum(row[name] for row in table.values()) for name in ("without", "with"))
+    return {
+        "accepted without a gate": without,
+        "of these with it": kept,
+        "percent": round(100 * kept / without, 2),
+        "95 %": wilson(kept, without),
+        "kinds": table,
+    }
+
+
 # speed
 
 
@@ -498,10 +567,11 @@ def show(made: dict[str, Any]) -> None:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=("report", "hard", "relations", "speed", "table"))
+    parser.add_argument("what", choices=("report", "hard", "relations", "gate", "speed", "table"))
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("MEMEDIT_DATA", "data")))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--edits", type=int, default=100_000)
+    parser.add_argument("--texts", type=int, default=100, help="of each kind, for gate")
     parser.add_argument("--without-baselines", action="store_true", help="only memedit's own rows")
     given = parser.parse_args()
     before = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
@@ -509,12 +579,14 @@ def main() -> None:
         show(before)
         return
     if given.what == "report":
-        kept = {k: before[k] for k in ("hard", "relations", "speed") if k in before}
+        kept = {k: before[k] for k in ("hard", "relations", "gate", "speed") if k in before}
         made = kept | report(given.data, given.seed, without_baselines=given.without_baselines)
     elif given.what == "hard":
         made = before | {"hard": hard()}
     elif given.what == "relations":
         made = before | {"relations": relations()}
+    elif given.what == "gate":
+        made = before | {"gate": gate(given.data, given.seed, given.texts)}
     else:
         made = before | {"speed": speed(given.data, given.edits)}
     RESULTS.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -134,6 +134,20 @@ def test_names_that_differ_in_spelling_or_short_form() -> None:
         assert (first.position, first.likeness is None) == (i, False)
 
 
+def test_a_scan_finds_what_the_look_up_finds_and_more(names: Names) -> None:
+    for text in ("Is it true that Ms. Shirley Johnson flies?", "Who built the Carrera?"):
+        looked_up = names.variants.find(text)
+        assert looked_up
+        scanned = {one.position: one for one in names.variants.scan(text, NAMES)}
+        assert all(scanned[one.position].start == one.start for one in looked_up)
+    # Another letter among the first five, by which words are looked up.
+    text = "Where does Gianarelou live?"
+    assert names.variants.find(text) == []
+    assert [one.position for one in names.variants.scan(text, NAMES)] == [6]
+    start = text.index("Gianarelou")
+    assert names.variants.scan(text, NAMES, [(start, start + 10)]) == []
+
+
 def test_initials_stand_for_names() -> None:
     made = Names()
     for i, name in enumerate(["Ronaldo Fumio Hashimoto", "Olga N. Savostikova", "Adonye Banigo"]):

@@ -59,6 +59,13 @@ FLOOR = 0.4
 NAME_FLOOR = 0.01
 """Least probability, by likeness alone, of a variant that the query is read for."""
 
+SUREST = 5.5
+"""Log-odds that the verifier does not exceed: at most 5.19 were seen on the ``hold`` part."""
+
+REACHABLE = 0.1
+"""A variant whose edit would stay under this probability, asked as surely as can be, is not read.
+The verifier's reading is the slow part of a decision."""
+
 TURNED = -5.0
 """Log-odds, at most, of a relation that is asked in the other direction, or in another script."""
 
@@ -189,10 +196,24 @@ class VerifiedScope:
             if candidate.likeness is None:
                 columns.append(column)
                 continue
-            logit = float(weights[:-1] @ np.array(candidate.likeness) + weights[-1])
-            if logit >= least:
+            likeness = np.array(candidate.likeness)
+            logit = float(weights[:-1] @ likeness + weights[-1])
+            if logit >= least and self._reaches(likeness):
                 likely.append((-logit, column))
         return columns + [column for _, column in sorted(likely)[:LIKELY]]
+
+    def _reaches(self, likeness: NDArray[np.float64]) -> bool:
+        """Whether a variant this like could be accepted, if its relation were asked for certain.
+
+        True while the training has no weights yet.
+        """
+        if "heads" not in self._data:
+            return True
+        row = np.zeros((1, len(FEATURES)))
+        row[0, 0] = SUREST
+        row[0, 2 : 2 + len(likeness)] = likeness
+        head = np.array([HEADS.index("variant")])
+        return bool(self.probabilities(head, row)[0] >= REACHABLE)
 
     @functools.cached_property
     def _names(self) -> tuple[NDArray[np.float64], float]:

@@ -213,6 +213,23 @@ def test_nothing_is_read_where_nothing_is_named(scope: VerifiedScope) -> None:
     assert (scope.verifier.misses, scope.verifier.hits) == before
 
 
+def test_a_variant_that_no_relation_could_save_is_not_read(
+    scope: VerifiedScope, encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = "Where is the Johnson Tower?"
+    given = candidates(encoder, query)
+
+    def read() -> dict[str, float]:
+        ((*found,),) = scope.pairs([(query, given)])
+        heads, rows = np.array([p.head for _, p in found]), np.array([p.row for _, p in found])
+        probability = scope.probabilities(heads, rows).tolist()
+        return {p.candidate.edit.id: x for (_, p), x in zip(found, probability, strict=True)}
+
+    assert read().keys() == {"eiffel"}
+    monkeypatch.setattr("memedit.scope.verified.REACHABLE", 0.0)
+    assert 0.0 < read()["johnson"] < 0.1
+
+
 def test_known_pairs_are_not_read_again() -> None:
     verifier = RelationVerifier()
     pair = ("Who runs [MASK]?", "The CEO of [MASK] is")
