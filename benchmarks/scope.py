@@ -463,7 +463,7 @@ def speed(data: Path, count: int) -> dict[str, Any]:
     """Milliseconds of a decision with ``count`` live edits: unrelated and in-scope texts."""
     made = _many(worlds(data, "report"), count)
     _ = made.names.variants
-    scope = VerifiedScope(RelationVerifier(threads=None))
+    scope = VerifiedScope()
     questions = [c.query for c in made.cases if c.kind == "search question"]
     others = [c.query for c in made.cases if c.kind == "locality"][:1_000]
     ours = [c.query for c in made.cases if c.kind == "rephrase"][:1_000]
