@@ -23,7 +23,9 @@ edits one after the other (``sequence``), looked at after 1, 10, 25, 50 and 100.
                  clock tells little where other programs run: ``load`` says how many did
 
 Rows are written as they are found; the same command goes on where it stopped. Settings are the
-editors' defaults; ``tune`` compares others, on the train part.
+editors' defaults; ``tune`` compares others, on the train part. With ``--split subjects`` records
+are wiki_counterfact's: what stands under generality is then the subject by another name, and what
+stands under locality is another relation of the same subject.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ import math
 import os
 import platform
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -80,25 +83,51 @@ class Case:
 
 
 def cases(data: Path, split: str, limit: int, seed: int) -> list[Case]:
-    """A seeded sample."""
-    records = read(data, f"counterfact/{split}.json")
-    random.Random(seed).shuffle(records)
+    """A seeded sample of a part of CounterFact, or of ``subjects`` (:func:`asked_more`)."""
+    if split == "subjects":
+        return asked_more(data, limit, seed)
     found: list[Case] = []
-    for record in records:
+    for record in _shuffled(data, f"counterfact/{split}.json", seed):
+        prompts = (record["prompt"], record["rephrase_prompt"], record["locality_prompt"])
+        if (edit := _edit(record, f"counterfact-{record['case_id']}")) is not None:
+            found.append(Case(edit, prompts, record["ground_truth"]))
         if len(found) == limit:
             break
-        try:
-            edit = structured(
-                record["subject"],
-                record["prompt"],
-                record["target_new"],
-                id=f"counterfact-{record['case_id']}",
-            )
-        except InvalidEdit:
-            continue
-        prompts = (record["prompt"], record["rephrase_prompt"], record["locality_prompt"])
-        found.append(Case(edit, prompts, record["ground_truth"]))
     return found
+
+
+def asked_more(data: Path, limit: int, seed: int) -> list[Case]:
+    """A sample of wiki_counterfact: the subject by another name in place of a rephrase, and another
+    relation of the same subject, whose answer is not the edit's target, in place of a neighbour.
+    """
+    found: list[Case] = []
+    for number, record in enumerate(_shuffled(data, "knowedit/wiki_counterfact.json", seed)):
+        others = record.get("locality", {}).get("Relation_Specificity", [])
+        names = record.get("portability", {}).get("Subject_Aliasing", [])
+        if not others or not names or record["subject"] not in others[0]["prompt"]:
+            continue
+        truth = json.dumps(others[0]["ground_truth"], ensure_ascii=False).casefold()
+        edit = _edit(record, f"wiki-{number}")
+        if edit is not None and record["target_new"].casefold() not in truth:
+            prompts = (record["prompt"], names[0]["prompt"], others[0]["prompt"])
+            found.append(Case(edit, prompts, record["ground_truth"]))
+        if len(found) == limit:
+            break
+    return found
+
+
+def _shuffled(data: Path, name: str, seed: int) -> list[dict[str, Any]]:
+    records: list[dict[str, Any]] = read(data, name)
+    random.Random(seed).shuffle(records)
+    return records
+
+
+def _edit(record: dict[str, Any], number: str) -> Edit | None:
+    """A record's edit; ``None`` where it cannot be one."""
+    try:
+        return structured(record["subject"], record["prompt"], record["target_new"], id=number)
+    except InvalidEdit:
+        return None
 
 
 class Subject:
@@ -327,7 +356,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def tune(args: argparse.Namespace) -> None:
-    """Settings of one editor on the train part."""
+    """Settings of one editor, on the train part unless another is named."""
     some = cases(args.data, args.split, args.limit, args.seed)
     results = Results(args.out, about(args))
     subject = Subject(args.model, args.dtype, some)
@@ -441,7 +470,7 @@ def line(figures: dict[str, Any]) -> str:
 def grid(text: str) -> Iterator[dict[str, Any]]:
     """Every combination of ``name=value,value name=value``; values are Python's literals."""
     names, choices = [], []
-    for part in text.split():
+    for part in re.split(r"\s+(?=\w+=)", text.strip()) if text.strip() else ():
         name, _, values = part.partition("=")
         names.append(name)
         choices.append(ast.literal_eval(f"[{values}]"))
@@ -469,7 +498,8 @@ def main() -> None:
     command.add_argument("editor", choices=EDITORS)
     command.add_argument("--grid", default="")
     command.add_argument("--mode", default="1", choices=MODES)
-    command.set_defaults(do=tune, split="train")
+    command.add_argument("--split", default="train")
+    command.set_defaults(do=tune)
     command = commands.add_parser("corpus")
     command.set_defaults(do=corpus)
     command = commands.add_parser("moments")

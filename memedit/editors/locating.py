@@ -85,6 +85,9 @@ class Locating:
         layers: numbers of the layers to edit, in order; the architecture's by default.
         prefixes: how many contexts the model makes itself, beside the bare one.
         prefix_tokens: their length.
+        wordings: prompts that are learned beside the edit's own, with ``{}`` for the subject. One
+            that says as little as can be makes the edit hold in other words, and makes some
+            other questions about the subject be answered with the target, too.
         chat: whether a prompt is also learned as the user's turn of a chat.
         each: whether the key of every context is to give the value, or only their mean, as in the
             papers. A short prompt's key is often far from the mean. The rank is the same.
@@ -97,6 +100,7 @@ class Locating:
     layers: tuple[int, ...] | None = None
     prefixes: int = 2
     prefix_tokens: int = 12
+    wordings: tuple[str, ...] = ("{} is known for",)
     chat: bool = False
     each: bool = True
     seed: int = 0
@@ -130,7 +134,13 @@ class Locating:
         architecture = architecture_of(model)
         layers = self._layers(architecture)
         around = contexts(
-            model, tokenizer, self.prefixes, self.prefix_tokens, chat=self.chat, seed=self.seed
+            model,
+            tokenizer,
+            self.prefixes,
+            self.prefix_tokens,
+            chat=self.chat,
+            wordings=self.wordings,
+            seed=self.seed,
         )
         sought = values(model, tokenizer, architecture, edits, around, layers[-1], self.search)
         return Found(architecture, tuple(edits), tuple(around), layers, sought)

@@ -21,12 +21,14 @@ class Context:
         before, after: text.
         seam: between prompt and target.
         special: whether the tokenizer puts its special tokens in front.
+        wording: a prompt in place of the edit's own, with ``{}`` for the subject.
     """
 
     before: str = ""
     after: str = ""
     seam: str = " "
     special: bool = True
+    wording: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def target_row(
     tokenizer: Any, edit: Edit, number: int, context: Context, target: str | None = None
 ) -> Row:
     """An edit's prompt in a context, completed by its target or by another one."""
-    prompt = edit.prompt or ""
+    prompt = context.wording or edit.prompt or ""
     completion = edit.target if target is None else target
     return _row(tokenizer, number, prompt, edit.subject or "", context, completion or "")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 
 from memedit.editors.rows import Context
+from memedit.errors import InvalidInput
 
 _BATCH = 64
 # Texts that are sampled at once.
@@ -17,9 +19,16 @@ _MADE: WeakKeyDictionary[Any, dict[tuple[int, int, int], list[str]]] = WeakKeyDi
 
 
 def contexts(
-    model: Any, tokenizer: Any, number: int, tokens: int, *, chat: bool, seed: int = 0
+    model: Any,
+    tokenizer: Any,
+    number: int,
+    tokens: int,
+    *,
+    chat: bool,
+    wordings: Sequence[str] = (),
+    seed: int = 0,
 ) -> list[Context]:
-    """The bare context, ``number`` prefixes that the model makes, and a chat turn.
+    """The bare context, ``number`` prefixes that the model makes, other wordings, a chat turn.
 
     Args:
         model: samples the prefixes.
@@ -28,8 +37,18 @@ def contexts(
         tokens: length of each.
         chat: whether an edit's prompt is also put as the user's turn of a chat, where the
             tokenizer has a template.
+        wordings: prompts to be learned beside the edit's own, with ``{}`` for the subject.
         seed: of the sampling.
+
+    Raises:
+        InvalidInput: a wording has no place for the subject, or several.
     """
+    for wording in wordings:
+        if wording.count("{}") != 1:
+            raise InvalidInput(
+                f"the wording {wording!r} needs one {{}} where the subject stands, as in "
+                "'{} is known for'"
+            )
     found = [Context()]
     if number:
         made = _MADE.setdefault(model, {})
@@ -37,6 +56,7 @@ def contexts(
             made[number, tokens, seed] = sampled(model, tokenizer, number, tokens, seed=seed)
         texts = made[number, tokens, seed]
         found += [Context(before=f"{' '.join(text.split())}. ") for text in texts]
+    found += [Context(wording=wording) for wording in wordings]
     if chat and getattr(tokenizer, "chat_template", None):
         turn = [{"role": "user", "content": _HERE}]
         text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
