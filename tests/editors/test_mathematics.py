@@ -15,7 +15,7 @@ from memedit.editors import EDITORS, make_editor
 from memedit.editors.alphaedit import null_projector
 from memedit.editors.architectures import Architecture, architecture_of
 from memedit.editors.deltas import applied, matrix
-from memedit.editors.locating import keys
+from memedit.editors.locating import Locating, keys
 from memedit.editors.passes import Tails, hidden_of, log_probabilities, observed
 from memedit.editors.rows import Context, Row, target_row
 from memedit.editors.texts import contexts
@@ -61,7 +61,7 @@ def small_editor(name: str, folder: Path) -> Editor:
 
 
 def around(model: Any) -> list[Context]:
-    return contexts(model, tiny.tokenizer(), 2, 3, chat=False)
+    return contexts(model, tiny.tokenizer(), 2, 3, chat=False, wordings=Locating.wordings)
 
 
 def keys_of(
@@ -130,8 +130,8 @@ def test_rome_reaches_the_key_of_each_context_with_one_rank(kind: str, folder: P
     here = keys(model, tiny.tokenizer(), architecture, tiny.edits(1), around(model), [LAYER])[LAYER]
     wanted = sought(model, architecture, LAYER, 1)
     every = here.every[0].T  # (in, contexts)
-    assert every.shape[1] == 3
-    torch.testing.assert_close(delta.dense() @ every, wanted.expand(-1, 3), rtol=1e-3, atol=1e-4)
+    assert every.shape[1] == 4
+    torch.testing.assert_close(delta.dense() @ every, wanted.expand(-1, 4), rtol=1e-3, atol=1e-4)
     assert delta.left.shape[1] == 1
 
 
@@ -142,7 +142,7 @@ def test_memit_of_each_context_is_a_least_squares_solve_over_them(kind: str, fol
     (delta,) = make_editor("memit", **options).deltas(model, tiny.tokenizer(), tiny.edits(2))
     here = keys(model, tiny.tokenizer(), architecture, tiny.edits(2), around(model), [LAYER])[LAYER]
     wanted = sought(model, architecture, LAYER, 2)
-    residual = wanted.repeat_interleave(3, dim=1).double()  # one column a context and edit
+    residual = wanted.repeat_interleave(4, dim=1).double()  # one column a context and edit
     root = torch.linalg.cholesky(moment_of(model, folder).double() * 0.7)
     left = torch.cat([here.every.flatten(0, 1).T.double(), root], dim=1).T
     right = torch.cat([residual, torch.zeros(tiny.HIDDEN, tiny.INNER)], dim=1).T
@@ -411,7 +411,7 @@ def test_values_are_held_by_the_clamp() -> None:
     architecture, some = architecture_of(model), tiny.edits(2)
     search = Search(steps=5, rate=5.0, stop=2.0, clamp=0.1)
     found = values(model, tiny.tokenizer(), architecture, some, near, 1, search)
-    assert len(near) == 3
+    assert len(near) == 4
     for i, edit in enumerate(some):
         rows = [target_row(tiny.tokenizer(), edit, n, one) for n, one in enumerate(near)]
         norms = observed(model, architecture, rows, [1]).streams[1].norm(dim=-1)
@@ -504,6 +504,23 @@ def test_unknown_editors_and_options_are_refused() -> None:
         make_editor("roma")
     with pytest.raises(InvalidInput, match=r"rome has no option 'speed'; it has layers, .*steps"):
         make_editor("rome", speed=1)
+
+
+def test_a_wording_stands_in_place_of_the_prompt() -> None:
+    wording = "As for {}, we say"
+    (edit,) = tiny.edits(1)
+    row = target_row(tiny.tokenizer(), edit, 0, Context(wording=wording))
+    asked = target_row(tiny.tokenizer(), replace(edit, prompt=wording), 0, Context())
+    assert row == asked
+
+
+@pytest.mark.parametrize("wording", ["known for", "{} and {}"])
+def test_a_wording_without_one_place_for_the_subject_is_refused(wording: str) -> None:
+    model = tiny.model("gpt2")
+    with pytest.raises(InvalidInput, match=r"needs one \{\} where the subject stands"):
+        make_editor("memit", wordings=(wording,), layers=(LAYER,), prefixes=0).deltas(
+            model, tiny.tokenizer(), tiny.edits(1)
+        )
 
 
 def test_a_models_prefixes_are_made_once_by_the_weights_it_first_had() -> None:

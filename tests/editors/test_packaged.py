@@ -15,7 +15,7 @@ from memedit.editors.architectures import architecture_of
 from memedit.editors.covariance import Statistics
 from memedit.editors.deltas import applied, matrix
 from memedit.editors.locating import keys
-from memedit.editors.rows import Context
+from memedit.editors.rows import Context, target_row
 from memedit.editors.values import Search, values
 from memedit.edits import structured
 from tests.editors.test_deltas import bits
@@ -44,6 +44,7 @@ def parts(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
         "options": {
             "layers": (LAYER,),
             "prefixes": 0,
+            "wordings": (),
             "steps": SEARCH.steps,
             "bfloat16": SEARCH.bfloat16,
             "statistics": statistics,
@@ -99,3 +100,18 @@ def test_alphaedit_leaves_the_corpus_alone(parts: dict[str, Any]) -> None:
     assert (found @ held).norm() < 1e-4 * found.norm() * held.norm()
     given = found @ parts["keys"].double()
     assert (given - parts["wanted"]).norm() < 0.05 * parts["wanted"].norm()
+
+
+def test_an_edit_is_learned_from_another_wording_too(parts: dict[str, Any]) -> None:
+    model, tokenizer, edit = parts["model"], parts["tokenizer"], EDITS[1]
+    wording = "{} is known for"
+    row = target_row(tokenizer, edit, 0, Context(wording=wording))
+    options = parts["options"] | {"steps": 8}
+
+    def told(wordings: tuple[str, ...]) -> float:
+        editor = make_editor("r-rome", **(options | {"wordings": wordings}))
+        with applied(model, editor.deltas(model, tokenizer, [edit])), torch.no_grad():
+            logits = model(input_ids=torch.tensor([row.ids])).logits[0].log_softmax(-1)
+        return float(logits[row.target - 1, row.ids[row.target]])
+
+    assert told((wording,)) > told(()) + 3.0
