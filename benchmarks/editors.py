@@ -302,9 +302,8 @@ class Results:
 
     def add(self, key: dict[str, Any], figures: dict[str, Any]) -> None:
         """Writes a row."""
-        self._all["rows"].append(
-            {**key, **figures, "date": datetime.now(UTC).isoformat("T", "seconds")}
-        )
+        now = datetime.now(UTC).isoformat("T", "seconds")
+        self._all["rows"].append({**key, **figures, "date": now, "commit": commit()})
         self._file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(self._file, json.dumps(self._all, indent=1, ensure_ascii=False) + "\n")
 
@@ -322,7 +321,6 @@ def about(args: argparse.Namespace) -> dict[str, Any]:
         "machine": {"cpu": cpu(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("torch", "transformers")},
-        "commit": commit(),
     }
 
 

@@ -42,7 +42,7 @@ class MEMIT(Locating):
     """
 
     name: str = "memit"
-    weight: float = 1_000.0
+    weight: float = 3_000.0
     ridge: float = 1e-3
     spread: Literal["even", "root"] = "even"
     aim: Literal["stream", "mlp"] = "stream"
