@@ -4,6 +4,10 @@ A subject's last token at a layer's down projection is a key; what the projectio
 its value (Meng et al. 2022, arXiv:2202.05262, section 3). An editor of this family looks for the
 values that make the model state the edits, and solves for a weight that maps keys to values and
 other keys to what they were mapped to before. They differ in the solving.
+
+What differs from the papers: an edit is learned from ``wordings``, too, prompts that hardly ask
+anything. A value that gives the target after them is followed from twice as many rephrases
+(docs/log.md).
 """
 
 from __future__ import annotations
