@@ -34,7 +34,7 @@ class AlphaEdit(MEMIT):
 
     name: str = "alphaedit"
     null: float = 0.5
-    penalty: float = 0.3
+    penalty: float = 0.7
 
     def _rights(self, of_edits: Tensor, moment: Tensor, earlier: Tensor | None) -> Tensor:
         """Kᵀ P (Kₚ Kₚᵀ P + K Kᵀ P + I)⁻¹, float64, (keys, in).
