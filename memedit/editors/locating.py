@@ -90,8 +90,7 @@ class Locating:
         prefixes: how many contexts the model makes itself, beside the bare one.
         prefix_tokens: their length.
         wordings: prompts that are learned beside the edit's own, with ``{}`` for the subject. One
-            that says as little as can be makes the edit hold in other words, and makes some
-            other questions about the subject be answered with the target, too.
+            that says as little as can be makes the edit hold in other words.
         chat: whether a prompt is also learned as the user's turn of a chat.
         each: whether the key of every context is to give the value, or only their mean, as in the
             papers. A short prompt's key is often far from the mean. The rank is the same.
