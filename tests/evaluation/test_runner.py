@@ -135,6 +135,7 @@ def test_what_a_run_leaves_behind(whole: Path) -> None:
     assert str(whole.parent) not in (whole / "report.json").read_text(), "no place of a machine"
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_the_same_to_the_byte(
     whole: Path, file: Path, tmp_path: Path
 ) -> None:
