@@ -173,8 +173,7 @@ class VariantIndex:
         """
         if not self._count:
             return []
-        taken = list(exclude)
-        words = [w for w in _words(text) if not any(a < w.end and w.start < b for a, b in taken)]
+        words = _words_outside(text, exclude)
         near = self._near(words, frozenset(include))
         return self._found(text, words, [(position, [at]) for position, at in near])
 
@@ -183,10 +182,9 @@ class VariantIndex:
     ) -> list[Variant]:
         """What :meth:`find` would find if it compared each word with each of these edits' names.
 
-        It takes seconds for ten thousand edits: it is there to tell what ``find`` misses.
+        It is slow: it is there to tell what ``find`` misses.
         """
-        taken = list(exclude)
-        words = [w for w in _words(text) if not any(a < w.end and w.start < b for a, b in taken)]
+        words = _words_outside(text, exclude)
         places = [i for i, word in enumerate(words) if _counts(word)]
         return self._found(text, words, [(position, places) for position in positions])
 
@@ -300,6 +298,11 @@ def _words(text: str) -> list[_Word]:
         initials = len(word) <= _INITIALS and word.isupper() and bool(found) and not shouted
         found.append(_Word(*match.span(), fold(word), capital, initials))
     return found
+
+
+def _words_outside(text: str, spans: Iterable[tuple[int, int]]) -> list[_Word]:
+    taken = list(spans)
+    return [w for w in _words(text) if not any(a < w.end and w.start < b for a, b in taken)]
 
 
 @functools.lru_cache(maxsize=65_536)

@@ -6,8 +6,7 @@ values that make the model state the edits, and solves for a weight that maps ke
 other keys to what they were mapped to before. They differ in the solving.
 
 What differs from the papers: an edit is learned from ``wordings``, too, prompts that hardly ask
-anything. A value that gives the target after them is followed from twice as many rephrases
-(docs/log.md).
+anything. A value that gives the target after them is followed from more rephrases (docs/log.md).
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ NAME_FLOOR = 0.01
 """Least probability, by likeness alone, of a variant that the query is read for."""
 
 SUREST = 5.5
-"""Log-odds that the verifier does not exceed: at most 5.19 were seen on the ``hold`` part."""
+"""Log-odds that the verifier does not exceed: at most 5.27 were seen on the ``hold`` part."""
 
 REACHABLE = 0.1
 """A variant whose edit would stay under this probability, asked as surely as can be, is not read.
