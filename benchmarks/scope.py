@@ -418,7 +418,10 @@ def everything(world: World, text: str) -> tuple[list[int], list[Candidate]]:
 
 
 def gate(data: Path, seed: int, texts: int) -> dict[str, Any]:
-    """Of what is accepted without a gate, how much is with it: by kind of text and in all."""
+    """Of what is accepted without a gate, how much is with it: by kind of text and in all.
+
+    Counted in pairs of a text and an edit, and in texts, of which every edit must be kept.
+    """
     random = np.random.default_rng(seed)
     verifier = RelationVerifier(cache_size=10**6, threads=None)
     gated, ungated = VerifiedScope(verifier), Ungated(verifier)
@@ -435,25 +438,30 @@ def gate(data: Path, seed: int, texts: int) -> dict[str, Any]:
             kinds.setdefault(case.kind, []).append(case.query)
         for kind, queries in kinds.items():
             some = sorted(random.choice(len(queries), min(texts, len(queries)), replace=False))
-            row = table.setdefault(
-                f"{world.name}, {kind}", {"n": len(some), "without": 0, "with": 0, "lost": []}
-            )
+            counts = dict.fromkeys(("without", "with", "texts_without", "texts_with"), 0)
+            row = table.setdefault(f"{world.name}, {kind}", {"n": len(some), **counts, "lost": []})
             for text in (queries[i] for i in some):
                 without = accepted(ungated, text, everything(world, text))
                 kept = accepted(gated, text, world._named(text)) & without
                 row["without"] += len(without)
                 row["with"] += len(kept)
+                row["texts_without"] += bool(without)
+                row["texts_with"] += bool(without) and kept == without
                 keys = [world.edits[place].key for place in sorted(without - kept)]
                 row["lost"] += [{"text": text[-160:], "edit": key} for key in keys]
             print(f"{world.name}, {kind}", row, flush=True)
-    without, kept = (sum(row[name] for row in table.values()) for name in ("without", "with"))
-    return {
-        "accepted without a gate": without,
-        "of these with it": kept,
-        "percent": round(100 * kept / without, 2),
-        "95 %": wilson(kept, without),
-        "kinds": table,
-    }
+    found: dict[str, Any] = {}
+    for unit, prefix in (("pairs", ""), ("texts", "texts_")):
+        without, kept = (
+            sum(row[prefix + name] for row in table.values()) for name in ("without", "with")
+        )
+        found[unit] = {
+            "accepted without a gate": without,
+            "of these with it": kept,
+            "percent": round(100 * kept / without, 2),
+            "95 %": wilson(kept, without),
+        }
+    return {**found, "kinds": table}
 
 
 # speed
