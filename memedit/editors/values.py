@@ -46,7 +46,8 @@ class Search:
         kl: weight of the divergence of "X is a", in nats.
         clamp: longest change, as a share of that norm.
         attention: whether the attention's output is changed beside it (PMET).
-        batch: edits that are optimised together.
+        batch: edits that are optimised together. Those of like length share a batch: more at once
+            means more padding, which on a processor costs as much as anything else.
         bfloat16: whether a float32 model's upper layers run in bfloat16 meanwhile: several times
             faster, and a few steps' worth less exact. What is added is kept in float32.
     """
@@ -57,7 +58,7 @@ class Search:
     kl: float = 0.0625
     clamp: float = 0.75
     attention: bool = False
-    batch: int = 32
+    batch: int = 16
     bfloat16: bool = True
 
 
