@@ -129,7 +129,9 @@ class Tails:
     Attributes:
         rows: those that are left, see :meth:`only`.
         outputs: (rows, out), the down projection's output at the subject's last token.
-        streams: (rows, hidden), the residual stream behind the layer at that token.
+        norms: (rows,), the residual stream's length behind the layer, at that token; where it opens
+            the text, at the one behind it, since a text's first token can be a hundred times as
+            long as any other.
         attended: (rows, hidden), the output of the attention's projection at that token.
     """
 
@@ -172,7 +174,11 @@ class Tails:
             kept["enters"] = args[0] if args else kwargs["hidden_states"]
 
         def leaves(_module: Any, _args: Any, output: Any) -> None:
-            kept["streams"] = hidden_of(output)[:, 0].float()
+            lengths = hidden_of(output)[:, :2].float().norm(dim=-1)
+            opens = [int(row.subject == 0 and len(row.read) > 1) for row in self.rows]
+            kept["norms"] = lengths.gather(1, torch.tensor(opens, device=lengths.device)[:, None])[
+                :, 0
+            ]
             kept["form"] = isinstance(output, tuple)
 
         def projected(name: str) -> Any:
@@ -195,7 +201,7 @@ class Tails:
         self._enters: Tensor = kept["enters"]
         self._tuples: bool = kept["form"]
         self.outputs: Tensor = kept["outputs"]
-        self.streams: Tensor = kept["streams"]
+        self.norms: Tensor = kept["norms"]
         self.attended: Tensor = kept["attended"]
 
     def _run(self) -> Tensor:
@@ -277,7 +283,7 @@ class Tails:
         chosen.rows = [self.rows[i] for i in wanted]
         for name in ("_tokens", "_mask", "_positions", "_enters"):
             setattr(chosen, name, getattr(self, name)[index])
-        for name in ("last", "outputs", "streams", "attended"):
+        for name in ("last", "outputs", "norms", "attended"):
             setattr(chosen, name, getattr(self, name)[index])
         chosen._cache = copy.copy(self._cache)
         chosen._cache.layers = [copy.copy(one) for one in self._cache.layers]

@@ -40,7 +40,7 @@ class Search:
     Attributes:
         steps: most steps down the gradient.
         rate: a step's length, as a share of the residual stream's norm at the subject (the median
-            over contexts: a text's first token has a norm of its own).
+            over contexts; see :attr:`memedit.editors.passes.Tails.norms`).
         stop: the mean probability of a target's token at which an edit is done, in its worst
             context.
         kl: weight of the divergence of "X is a", in nats.
@@ -166,7 +166,7 @@ def _batch(
     tails = Tails(model, architecture, [*rows, *essence], layer)
     number = len(essence)
     before = _essence(model, tails, tails.last)
-    norms = tails.streams[: len(rows)].norm(dim=-1).view(number, -1)
+    norms = tails.norms[: len(rows)].view(number, -1)
     scale = norms.median(dim=1, keepdim=True).values  # (edits, 1)
     change = torch.zeros_like(tails.outputs[:number], requires_grad=True)
     aside = torch.zeros_like(tails.attended[:number], requires_grad=True)

@@ -328,6 +328,23 @@ def test_a_tail_gives_what_the_whole_model_gives(kind: str) -> None:
             )
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_text_that_the_subject_opens_is_measured_behind_it(kind: str) -> None:
+    """A first token's stream can be a hundred times as long, and a value by it ruins a model."""
+    model = tiny.model(kind)
+    architecture = architecture_of(model)
+    row = target_row(tiny.tokenizer(), tiny.edits(1)[0], 0, Context(before="Some words. "))
+    opening = replace(row, subject=0)
+    norms = Tails(model, architecture, [row, opening], 2).norms
+    streams: list[Tensor] = []
+    layer = model.get_submodule(architecture.layer_name(2))
+    hook = layer.register_forward_hook(lambda _m, _a, output: streams.append(hidden_of(output)[0]))
+    with hook, torch.no_grad():
+        model.base_model(input_ids=torch.tensor([row.read]), use_cache=False)
+    wanted = streams[0].norm(dim=-1)[[row.subject, 1]]
+    torch.testing.assert_close(norms, wanted, rtol=1e-4, atol=1e-4)
+
+
 def whole(
     model: Any, architecture: Architecture, row: Row, change: Tensor, aside: Tensor
 ) -> Tensor:
