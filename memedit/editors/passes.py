@@ -175,10 +175,8 @@ class Tails:
 
         def leaves(_module: Any, _args: Any, output: Any) -> None:
             lengths = hidden_of(output)[:, :2].float().norm(dim=-1)
-            opens = [int(row.subject == 0 and len(row.read) > 1) for row in self.rows]
-            kept["norms"] = lengths.gather(1, torch.tensor(opens, device=lengths.device)[:, None])[
-                :, 0
-            ]
+            places = [int(row.subject == 0 and len(row.read) > 1) for row in self.rows]
+            kept["norms"] = lengths[range(len(places)), places]
             kept["form"] = isinstance(output, tuple)
 
         def projected(name: str) -> Any:
