@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +33,10 @@ def trace(
     path: Annotated[
         Path | None, typer.Option(help="A dataset's own file, in its publisher's form.")
     ] = None,
+    any_fact: Annotated[
+        bool,
+        typer.Option("--any/--known", help="Any fact, or those whose old answer the model gives."),
+    ] = False,
     samples: Annotated[int, typer.Option(min=1, help="Draws of the noise for each fact.")] = 4,
     seed: Annotated[int, typer.Option(help="Draws the facts and the noise.")] = 0,
     plot: Annotated[
@@ -40,11 +45,11 @@ def trace(
     as_json: JsonOption = False,
 ) -> None:
     """Find the layers to edit by causal tracing: blur a subject, put one state back, compare."""
-    from memedit.editors.tracing import chart
+    from memedit.editors.tracing import chart, known
     from memedit.editors.tracing import trace as traced
 
     loaded = datasets.load(dataset, split, data=data, path=path)
-    plan = make_plan(loaded.cases, Settings(limit=min(limit, len(loaded.cases)), seed=seed))
+    plan = make_plan(loaded.cases, Settings(limit=None, seed=seed))
     edits = [edit for case in plan.cases for edit in case.edits if not edit.missing_for_weights]
     if not edits:
         raise InvalidInput(f"no edit of {dataset} has a subject and a prompt; take another dataset")
@@ -53,6 +58,11 @@ def trace(
         place = str(packaged(model)) if model in PACKAGED else model
         make_engine = import_module("memedit.adapters").make_engine
         engine = make_engine("transformers", model=place, dtype="float32")
+        if not any_fact:
+            status.update(f"looking for {limit} facts that the model knows")
+            edits = list(islice(known(engine.model, engine.tokenizer, edits), limit))
+        if not edits:
+            raise InvalidInput(f"the model gives no old answer of {dataset}; take --any")
         found = traced(
             engine.model,
             engine.tokenizer,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -112,6 +112,52 @@ def hidden_of(output: Any) -> Tensor:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a pass can start when what lies below is known.
+
+    Attributes:
+        layer: the first one that is run.
+        hidden: what it gets, (rows, tokens, hidden).
+        tuples: whether layers give tuples, as GPT-J's do.
+    """
+
+    layer: int
+    hidden: Tensor
+    tuples: bool
+
+
+def start_at(layer: int, args: Any, kwargs: Any, output: Any) -> Start:
+    """From what a decoder layer was called with, and what it gave."""
+    return Start(layer, args[0] if args else kwargs["hidden_states"], isinstance(output, tuple))
+
+
+@contextmanager
+def started(model: Any, architecture: Architecture, start: Start) -> Iterator[None]:
+    """Passes start there: the layers below hand on what they get, which nothing looks at."""
+    below = [model.get_submodule(architecture.layer_name(n)) for n in range(start.layer)]
+
+    def hand_on(*args: Any, **kwargs: Any) -> Any:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        return (hidden, None) if start.tuples else hidden
+
+    def enter(_module: Any, args: Any, kwargs: Any) -> Any:
+        if args:
+            return (start.hidden, *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": start.hidden}
+
+    layer = model.get_submodule(architecture.layer_name(start.layer))
+    hook = layer.register_forward_pre_hook(enter, with_kwargs=True)
+    try:
+        for one in below:
+            one.forward = hand_on
+        yield
+    finally:
+        hook.remove()
+        for one in below:
+            vars(one).pop("forward", None)
+
+
 class Tails:
     """Rows of tokens of which only what an edit at the subject's last token changes is run.
 
@@ -170,14 +216,11 @@ class Tails:
         layer = model.get_submodule(architecture.layer_name(self._layer))
         kept: dict[str, Any] = {}
 
-        def enters(_module: Any, args: Any, kwargs: Any) -> None:
-            kept["enters"] = args[0] if args else kwargs["hidden_states"]
-
-        def leaves(_module: Any, _args: Any, output: Any) -> None:
+        def layered(_module: Any, args: Any, kwargs: Any, output: Any) -> None:
+            kept["start"] = start_at(self._layer, args, kwargs, output)
             lengths = hidden_of(output)[:, :2].float().norm(dim=-1)
             places = [int(row.subject == 0 and len(row.read) > 1) for row in self.rows]
             kept["norms"] = lengths[range(len(places)), places]
-            kept["form"] = isinstance(output, tuple)
 
         def projected(name: str) -> Any:
             def hook(_module: Any, _args: Any, output: Tensor) -> None:
@@ -186,8 +229,7 @@ class Tails:
             return hook
 
         hooks = [
-            layer.register_forward_pre_hook(enters, with_kwargs=True),
-            layer.register_forward_hook(leaves),
+            layer.register_forward_hook(layered, with_kwargs=True),
             down.register_forward_hook(projected("outputs")),
             attention.register_forward_hook(projected("attended")),
         ]
@@ -196,8 +238,7 @@ class Tails:
         finally:
             for one in hooks:
                 one.remove()
-        self._enters: Tensor = kept["enters"]
-        self._tuples: bool = kept["form"]
+        self._start: Start = kept["start"]
         self.outputs: Tensor = kept["outputs"]
         self.norms: Tensor = kept["norms"]
         self.attended: Tensor = kept["attended"]
@@ -225,12 +266,6 @@ class Tails:
             The last hidden states from the subject's last token on, (rows, tokens, hidden).
         """
         model, architecture = self._model, self._architecture
-        layer = model.get_submodule(architecture.layer_name(self._layer))
-
-        def enter(_module: Any, args: Any, kwargs: Any) -> Any:
-            if args:
-                return (self._enters, *args[1:]), kwargs
-            return args, {**kwargs, "hidden_states": self._enters}
 
         def adding(what: Tensor) -> Any:
             def hook(_module: Any, _args: Any, output: Tensor) -> Tensor:
@@ -239,47 +274,25 @@ class Tails:
 
             return hook
 
-        hooks = [
-            layer.register_forward_pre_hook(enter, with_kwargs=True),
-            model.get_submodule(architecture.down_name(self._layer)).register_forward_hook(
-                adding(change)
-            ),
-        ]
+        down = model.get_submodule(architecture.down_name(self._layer))
+        hooks = [down.register_forward_hook(adding(change))]
         if attention is not None:
             projection = model.get_submodule(architecture.attention_name(self._layer))
             hooks.append(projection.register_forward_hook(adding(attention)))
         try:
-            with self._skipped():
+            with started(model, architecture, self._start):
                 return self._run()
         finally:
             for one in hooks:
                 one.remove()
-
-    @contextmanager
-    def _skipped(self) -> Iterator[None]:
-        """The layers below the edited one hand on what they get."""
-        below = [
-            self._model.get_submodule(self._architecture.layer_name(n)) for n in range(self._layer)
-        ]
-
-        def stub(*args: Any, **kwargs: Any) -> Any:
-            hidden = args[0] if args else kwargs["hidden_states"]
-            return (hidden, None) if self._tuples else hidden
-
-        try:
-            for one in below:
-                one.forward = stub
-            yield
-        finally:
-            for one in below:
-                vars(one).pop("forward", None)
 
     def only(self, wanted: Sequence[int]) -> Tails:
         """The same with some of the rows, by their places here."""
         chosen = copy.copy(self)
         index = torch.tensor(list(wanted), device=self._tokens.device)
         chosen.rows = [self.rows[i] for i in wanted]
-        for name in ("_tokens", "_mask", "_positions", "_enters"):
+        chosen._start = replace(self._start, hidden=self._start.hidden[index])
+        for name in ("_tokens", "_mask", "_positions"):
             setattr(chosen, name, getattr(self, name)[index])
         for name in ("last", "outputs", "norms", "attended"):
             setattr(chosen, name, getattr(self, name)[index])

@@ -6,14 +6,14 @@ so that the model no longer gives its answer. Then one state of the undisturbed 
 the answer's probability is compared: what it gains is the state's indirect effect. For MLPs and
 attentions, which each do little, a window of layers is put back.
 
-What differs: the answer is what the model itself says first, whatever the truth is, so that any
-prompt with a subject will do; a window is a fifth of the layers (the paper's 10 of 48).
+Facts are best such as the model knows (:func:`known`). What differs: an answer is its first token,
+and a window a fifth of the layers (the paper's 10 of 48).
 """
 
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from memedit.editors.architectures import Architecture, architecture_of
-from memedit.editors.passes import hidden_of, log_probabilities
+from memedit.editors.passes import Start, hidden_of, log_probabilities, start_at, started
 from memedit.editors.rows import Context, Row, check, target_row
 from memedit.edits import Edit
-from memedit.errors import InvalidInput
+from memedit.errors import InvalidEdit, InvalidInput
 
 Kind = Literal["stream", "mlp", "attention"]
 """Which state is put back: behind a whole layer, or what its MLP or its attention gives."""
@@ -60,6 +60,27 @@ class Trace:
         return max(range(len(effects)), key=effects.__getitem__)
 
 
+def known(model: Any, tokenizer: Any, edits: Iterable[Edit]) -> Iterator[Edit]:
+    """Those of the edits whose old answer the model gives, by its first token.
+
+    Args:
+        model: a transformers model.
+        tokenizer: its fast tokenizer.
+        edits: any; those without an old answer, or without what tracing needs, are passed over.
+    """
+    for edit in edits:
+        if edit.missing_for_weights or not edit.old_target:
+            continue
+        try:
+            row = target_row(tokenizer, edit, 0, Context(), edit.old_target)
+        except InvalidEdit:  # the answer shares a token with the subject
+            continue
+        with torch.no_grad():
+            told = _last(model, torch.tensor([row.ids[: row.target]], device=model.device))
+        if int(told[0].argmax()) == row.ids[row.target]:
+            yield edit
+
+
 def trace(
     model: Any,
     tokenizer: Any,
@@ -70,7 +91,7 @@ def trace(
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> Trace:
-    """The mean effects over the prompts of these edits; their targets play no part.
+    """The mean effects over the prompts of these edits; the answer is what the model says to each.
 
     Args:
         model: a transformers model; it stays as it is.
@@ -134,39 +155,39 @@ def _fact(
 ) -> Trace:
     """The effects for one fact."""
     kept: dict[tuple[Kind, int], Tensor] = {}
+    starts: list[Start] = []
     ids = torch.tensor([row.ids], device=model.device)
-    hooks = _every(architecture, lambda kind, n: _keeping(kept, kind, n))
-    with _hooked(model, hooks):
+    with _hooked(model, _every(architecture, lambda kind, n: _keeping(kept, kind, n))):
         told = _last(model, ids)
     answer = int(told[0].argmax())
-    clean = told[0, answer].exp().item()
     many = ids.expand(len(blur), -1)
+
+    def probability() -> float:
+        return float(_last(model, many)[:, answer].exp().mean())
+
+    layers = [(architecture.layer_name(n), _noting(starts, n)) for n in range(architecture.depth)]
     blurring = (architecture.embedding, _blurring(blur.to(model.device), first))
+    with _hooked(model, [blurring, *layers]):
+        blurred = probability()
 
-    def probability(put_back: Sequence[tuple[str, Any]]) -> float:
-        with _hooked(model, [blurring, *put_back]):
-            return float(_last(model, many)[:, answer].exp().mean())
-
-    blurred = probability([])
-    places: dict[Place, int] = {"subject": row.subject, "end": len(row.ids) - 1}
-    effects: dict[Kind, dict[Place, tuple[float, ...]]] = {}
-    for kind in get_args(Kind):
+    def effect(kind: Kind, at: int, middle: int) -> float:
+        """What is gained with the states of one layer, or of a window, put back there."""
         wide = 1 if kind == "stream" else window
-        effects[kind] = {
-            place: tuple(
-                probability(
-                    [
-                        (_module(architecture, kind, m), _restoring(kept[kind, m], at))
-                        for m in range(n - wide // 2, n - wide // 2 + wide)
-                        if 0 <= m < architecture.depth
-                    ]
-                )
-                - blurred
-                for n in range(architecture.depth)
-            )
+        lowest = middle - wide // 2
+        back = range(max(lowest, 0), min(lowest + wide, architecture.depth))
+        hooks = [(_module(architecture, kind, n), _restoring(kept[kind, n], at)) for n in back]
+        with started(model, architecture, starts[back[0]]), _hooked(model, hooks):
+            return probability() - blurred
+
+    places: dict[Place, int] = {"subject": row.subject, "end": len(row.ids) - 1}
+    effects: dict[Kind, dict[Place, tuple[float, ...]]] = {
+        kind: {
+            place: tuple(effect(kind, at, n) for n in range(architecture.depth))
             for place, at in places.items()
         }
-    return Trace(1, clean, blurred, window, effects)
+        for kind in get_args(Kind)
+    }
+    return Trace(1, told[0, answer].exp().item(), blurred, window, effects)
 
 
 def _last(model: Any, ids: Tensor) -> Tensor:
@@ -193,14 +214,21 @@ def _every(architecture: Architecture, make: Callable[[Kind, int], Any]) -> list
 
 
 def _keeping(kept: dict[tuple[Kind, int], Tensor], kind: Kind, number: int) -> Any:
-    def hook(_module: Any, _args: Any, output: Any) -> None:
+    def hook(_module: Any, _args: Any, _kwargs: Any, output: Any) -> None:
         kept[kind, number] = hidden_of(output)[0]
 
     return hook
 
 
+def _noting(starts: list[Start], number: int) -> Any:
+    def hook(_module: Any, args: Any, kwargs: Any, output: Any) -> None:
+        starts.append(start_at(number, args, kwargs, output))
+
+    return hook
+
+
 def _restoring(clean: Tensor, at: int) -> Any:
-    def hook(_module: Any, _args: Any, output: Any) -> Any:
+    def hook(_module: Any, _args: Any, _kwargs: Any, output: Any) -> Any:
         changed = hidden_of(output).clone()
         changed[:, at] = clean[at]
         return (changed, *output[1:]) if isinstance(output, tuple) else changed
@@ -209,7 +237,7 @@ def _restoring(clean: Tensor, at: int) -> Any:
 
 
 def _blurring(blur: Tensor, first: int) -> Any:
-    def hook(_module: Any, _args: Any, output: Tensor) -> Tensor:
+    def hook(_module: Any, _args: Any, _kwargs: Any, output: Tensor) -> Tensor:
         changed = output.clone()
         changed[:, first : first + blur.shape[1]] += blur.to(output.dtype)
         return changed
@@ -220,7 +248,10 @@ def _blurring(blur: Tensor, first: int) -> Any:
 @contextmanager
 def _hooked(model: Any, hooks: Sequence[tuple[str, Any]]) -> Iterator[None]:
     """The model with forward hooks on the modules of these names."""
-    placed = [model.get_submodule(name).register_forward_hook(hook) for name, hook in hooks]
+    placed = [
+        model.get_submodule(name).register_forward_hook(hook, with_kwargs=True)
+        for name, hook in hooks
+    ]
     try:
         yield
     finally:

@@ -16,6 +16,7 @@ from memedit.editors.covariance import Statistics
 from memedit.editors.deltas import applied, matrix
 from memedit.editors.locating import keys
 from memedit.editors.rows import Context, target_row
+from memedit.editors.tracing import known
 from memedit.editors.values import Search, values
 from memedit.edits import structured
 from tests.editors.test_deltas import bits
@@ -115,3 +116,14 @@ def test_an_edit_is_learned_from_another_wording_too(parts: dict[str, Any]) -> N
         return float(logits[row.target - 1, row.ids[row.target]])
 
     assert told((wording,)) > told(()) + 3.0
+
+
+def test_the_model_knows_the_facts_that_it_states(parts: dict[str, Any]) -> None:
+    facts = [
+        structured("France", "The capital of {} is", "Oslo", old_target=old)
+        for old in ("Paris", "Rome", None)
+    ]
+    facts.append(structured("France", "The capital of {}", "Oslo", old_target="is Paris"))
+    facts.append(structured("France", "The capital of {}", "Oslo", old_target="was Paris"))
+    found = list(known(parts["model"], parts["tokenizer"], facts))
+    assert found == [facts[0], facts[3]]

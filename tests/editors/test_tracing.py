@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from memedit.cli.app import app
+from memedit.editors import tracing
+from memedit.editors.architectures import Architecture
+from memedit.editors.passes import Start, started
 from memedit.editors.tracing import Trace, chart, trace
 from memedit.errors import InvalidInput
 from tests.editors import tiny
@@ -33,6 +37,26 @@ def test_what_is_put_back_at_the_top_gives_the_answer_back(kind: str) -> None:
     assert {len(line) for lines in found.effects.values() for line in lines.values()} == {4}
     assert bits(model) == before
     assert all(not module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("architecture", tiny.CONFIGS)
+def test_layers_that_are_not_run_again_make_no_difference(
+    architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, edits = tiny.model(architecture), tiny.edits(2)
+    found = trace(model, tiny.tokenizer(), edits, samples=2, noise=20.0)
+    lowest: list[Start] = []
+
+    def from_the_lowest(model: Any, table: Architecture, start: Start) -> Any:
+        if start.layer == 0:
+            lowest.append(start)
+        return started(model, table, lowest[-1])
+
+    monkeypatch.setattr(tracing, "started", from_the_lowest)
+    whole = trace(model, tiny.tokenizer(), edits, samples=2, noise=20.0)
+    for kind, lines in found.effects.items():
+        for place, line in lines.items():
+            assert line == pytest.approx(whole.effects[kind][place], abs=1e-6)
 
 
 def test_without_noise_nothing_is_lost_or_gained() -> None:
@@ -74,6 +98,10 @@ def test_the_plot_has_a_line_for_every_place_and_kind() -> None:
 def test_the_command_traces_the_packaged_model(model_folder: Path, tmp_path: Path) -> None:
     file, plot = flat.write(tmp_path, 1), tmp_path / "trace.svg"
     options = ["--path", str(file), "--samples", "1", "--plot", str(plot), "--json"]
+    done = CliRunner().invoke(app, ["trace", "counterfact", *options])
+    assert done.exit_code != 0
+    assert "take --any" in done.output
+    options.append("--any")
     done = CliRunner().invoke(app, ["trace", "counterfact", *options])
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
