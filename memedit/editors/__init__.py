@@ -30,7 +30,7 @@ from memedit.protocols import Editor
 
 EDITORS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "ft-l": ("memedit.editors.finetune:FineTuning", {}),
-    "ft-target": ("memedit.editors.finetune:FineTuning", {"loss_on": "target"}),
+    "ft-target": ("memedit.editors.finetune:FineTuning", {"loss_on": "target", "bound": 1e-2}),
     "rect": ("memedit.editors.rect:RECT", {}),
     "lora": ("memedit.editors.lora:LoRA", {}),
     "rome": ("memedit.editors.rome:ROME", {"each": False}),

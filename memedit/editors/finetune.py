@@ -59,7 +59,7 @@ class FineTuning:
     name: str = "ft-l"
     layers: tuple[int, ...] | None = None
     loss_on: Literal["text", "target"] = "text"
-    bound: float = 5e-3
+    bound: float = 2e-2
     training: Training = field(default_factory=Training)
 
     def describe(self, model: Any) -> Mapping[str, Any]:
