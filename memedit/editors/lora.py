@@ -41,7 +41,7 @@ class LoRA:
     layers: tuple[int, ...] | None = None
     rank: int = 8
     alpha: float = 16.0
-    training: Training = field(default_factory=lambda: Training(steps=40, rate=5e-3))
+    training: Training = field(default_factory=lambda: Training(steps=40, rate=2e-3))
     prefixes: int = 2
     prefix_tokens: int = 8
     chat: bool = False
