@@ -54,10 +54,10 @@ from ike_forms import share
 from setting import commit, cpu, read
 
 from memedit.adapters.transformers_local import TransformersLocal
-from memedit.editors import EDITORS, make_editor
+from memedit.editors import EDITORS, make_editor, options_of
 from memedit.editors.deltas import applied
 from memedit.edits import Edit, structured
-from memedit.errors import InvalidEdit, InvalidInput
+from memedit.errors import InvalidEdit
 from memedit.evaluation.matching import stated
 from memedit.evaluation.measures import holds, spoken, unchanged
 from memedit.evaluation.runner import write_whole
@@ -327,12 +327,9 @@ def about(args: argparse.Namespace) -> dict[str, Any]:
 def editor_of(name: str, args: argparse.Namespace, **options: Any) -> Any:
     """An editor with the run's corpus, where it takes one."""
     made = make_editor(name, **options)
-    if args.corpus is None:
+    if args.corpus is None or "corpus" not in options_of(made):
         return made
-    try:
-        return make_editor(name, corpus=args.corpus, **options)
-    except InvalidInput:
-        return made
+    return make_editor(name, corpus=args.corpus, **options)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -19,11 +19,13 @@ term is a line alone.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
 from importlib import import_module
-from typing import Any
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from memedit.errors import InvalidInput
 from memedit.protocols import Editor
@@ -53,7 +55,7 @@ def make_editor(name: str, **options: Any) -> Editor:
             :class:`~memedit.editors.covariance.Statistics`).
 
     Raises:
-        InvalidInput: there is no such editor, or it has no such option.
+        InvalidInput: there is no such editor, it has no such option, or not with such a value.
     """
     if name not in EDITORS:
         raise InvalidInput(f"there is no editor {name!r}; there are {', '.join(EDITORS)}")
@@ -67,17 +69,42 @@ def make_editor(name: str, **options: Any) -> Editor:
     return editor
 
 
+def options_of(editor: Any) -> list[str]:
+    """What of an editor can be set: its own, then that of settings and editors that it holds."""
+    inner = [option for held in _held(editor) for option in options_of(getattr(editor, held))]
+    return list(dict.fromkeys([n for n in _own(editor) if n not in _held(editor)] + inner))
+
+
 def _with(made: Any, option: str, value: Any) -> Any:
     """The same with one option set, its own or that of settings which it holds."""
-    names = [field.name for field in fields(made)]
-    if option in names and option != "name":
-        return replace(made, **{option: value})
-    held = [n for n in names if is_dataclass(getattr(made, n))]
-    for inner in held:
-        if option in inspect.signature(type(getattr(made, inner))).parameters:
+    if option in _own(made) and (option not in _held(made) or is_dataclass(value)):
+        return replace(made, **{option: _checked(made, option, value)})
+    for inner in _held(made):
+        if option in options_of(getattr(made, inner)):
             return replace(made, **{inner: _with(getattr(made, inner), option, value)})
-    known = [n for n in names if n != "name" and n not in held]
-    known += [f.name for inner in held for f in fields(getattr(made, inner))]
     raise InvalidInput(
-        f"the editor {made.name} has no option {option!r}; it has {', '.join(known)}"
+        f"the editor {made.name} has no option {option!r}; it has {', '.join(options_of(made))}"
     )
+
+
+def _checked(made: Any, option: str, value: Any) -> Any:
+    """A value of the option's type; one alone stands for a tuple of one."""
+    if option in _held(made):
+        return value
+    types = get_type_hints(type(made), include_extras=True)
+    adapter: TypeAdapter[Any] = TypeAdapter(types[option])
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        with suppress(ValidationError):
+            return adapter.validate_python((value,))
+        said = error.errors()[0]["msg"]
+        raise InvalidInput(f"the option {option} cannot be {value!r}: {said}") from error
+
+
+def _own(made: Any) -> list[str]:
+    return [field.name for field in fields(made) if field.init and field.name != "name"]
+
+
+def _held(made: Any) -> list[str]:
+    return [name for name in _own(made) if is_dataclass(getattr(made, name))]

@@ -17,6 +17,7 @@ import hashlib
 from dataclasses import dataclass
 
 import torch
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from memedit.editors.memit import MEMIT
@@ -33,8 +34,8 @@ class AlphaEdit(MEMIT):
     """
 
     name: str = "alphaedit"
-    null: float = 0.5
-    penalty: float = 0.7
+    null: NonNegativeFloat = 0.5
+    penalty: PositiveFloat = 0.7
 
     def _rights(self, of_edits: Tensor, moment: Tensor, earlier: Tensor | None) -> Tensor:
         """Kᵀ P (Kₚ Kₚᵀ P + K Kᵀ P + I)⁻¹, float64, (keys, in).

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor
 
 from memedit.config import cache_folder
@@ -52,7 +53,7 @@ class Statistics:
     """
 
     corpus: Path | None = None
-    tokens: int = 32_768
+    tokens: PositiveInt = 32_768
     seed: int = 0
     names: float = 0.0
     folder: Path | None = None

@@ -68,12 +68,14 @@ def merged(deltas: Iterable[WeightDelta]) -> list[WeightDelta]:
 def _merged(name: str, parts: list[WeightDelta]) -> WeightDelta:
     if len(parts) == 1:
         return parts[0]
+    last = parts[-1]  # one that was read from a file may be elsewhere than one just made
+    device = (last.left if last.full is None else last.full).device
     if any(part.full is not None for part in parts):
-        return WeightDelta(name, full=sum(part.dense() for part in parts))
+        return WeightDelta(name, full=sum(part.dense().to(device) for part in parts))
     return WeightDelta(
         name,
-        left=torch.cat([part.left for part in parts], dim=1),
-        right=torch.cat([part.right for part in parts], dim=0),
+        left=torch.cat([part.left.to(device) for part in parts], dim=1),
+        right=torch.cat([part.right.to(device) for part in parts], dim=0),
     )
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from memedit.editors.architectures import Architecture
@@ -29,7 +30,7 @@ class EMMET(MEMIT):
     """
 
     name: str = "emmet"
-    slack: float = 0.05
+    slack: NonNegativeFloat = 0.05
 
     def _usual(self, architecture: Architecture) -> tuple[int, ...]:
         return (architecture.layer_one,)

@@ -16,11 +16,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import torch
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from memedit.editors.architectures import Architecture, architecture_of
 from memedit.editors.deltas import matrix, stored_transposed
-from memedit.editors.rows import Context, Row, check, target_row
+from memedit.editors.rows import Row, check, target_row
+from memedit.editors.texts import contexts
 from memedit.edits import Edit
 from memedit.protocols import WeightDelta
 
@@ -37,10 +39,10 @@ class Training:
         seed: of the batches' order.
     """
 
-    steps: int = 25
-    rate: float = 1e-3
+    steps: NonNegativeInt = 25
+    rate: PositiveFloat = 1e-3
     stop: float = 0.9
-    batch: int = 32
+    batch: PositiveInt = 32
     seed: int = 0
 
 
@@ -53,13 +55,15 @@ class FineTuning:
         layers: whose down projections are trained; the architecture's one layer by default.
         loss_on: the whole text (``"text"``) or the target alone (``"target"``).
         bound: δ, the largest change of any one weight.
+        chat: whether a prompt is also learned as the user's turn of a chat.
         training: how long and how fast.
     """
 
     name: str = "ft-l"
     layers: tuple[int, ...] | None = None
     loss_on: Literal["text", "target"] = "text"
-    bound: float = 2e-2
+    bound: PositiveFloat = 2e-2
+    chat: bool = False
     training: Training = field(default_factory=Training)
 
     def describe(self, model: Any) -> Mapping[str, Any]:
@@ -73,7 +77,8 @@ class FineTuning:
         del earlier
         check(edits)
         architecture = architecture_of(model)
-        rows = [target_row(tokenizer, edit, i, Context()) for i, edit in enumerate(edits)]
+        around = contexts(model, tokenizer, 0, 0, chat=self.chat)
+        rows = [target_row(tokenizer, e, i, c) for i, e in enumerate(edits) for c in around]
         names = [
             f"{architecture.down_name(n)}.weight" for n in layers_of(self.layers, architecture)
         ]
@@ -137,7 +142,7 @@ def train(
         rows: prompts with targets.
         parameters: what is trained, in place.
         training: how long and how fast.
-        whole: whether all tokens of a row are learned, or its target's alone.
+        whole: whether a row is learned from its prompt on, or its target alone.
         after: called after each step, without gradients.
     """
     trained = {id(parameter) for parameter in parameters}
@@ -174,17 +179,21 @@ def train(
 def _log_probabilities(
     run: Callable[..., Any], model: Any, rows: Sequence[Row]
 ) -> tuple[Tensor, Tensor]:
-    """Per row the mean log-probability of a token, and of a token of the target, (rows,) each."""
+    """Per row the mean log-probability of a token from the prompt on, and of the target's.
+
+    Both of shape (rows,).
+    """
     width = max(len(row.ids) for row in rows)
     device = model.device
     tokens = torch.tensor([[*row.ids, *[0] * (width - len(row.ids))] for row in rows]).to(device)
     lengths = torch.tensor([len(row.ids) for row in rows], device=device)[:, None]
     starts = torch.tensor([row.target for row in rows], device=device)[:, None]
+    prompts = torch.tensor([row.prompt for row in rows], device=device)[:, None]
     at = torch.arange(1, width, device=device)[None]
     mask = (torch.arange(width, device=device)[None] < lengths).long()
     logits = run(input_ids=tokens, attention_mask=mask, use_cache=False).logits[:, :-1].float()
     told = logits.log_softmax(-1).gather(2, tokens[:, 1:, None])[:, :, 0]
-    in_row = at < lengths
+    in_row = (at < lengths) & (at >= prompts)
     in_target = in_row & (at >= starts)
     every, targets = (
         (told * counted).sum(1) / counted.sum(1).clamp(min=1) for counted in (in_row, in_target)

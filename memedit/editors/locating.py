@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from memedit.editors.architectures import Architecture, architecture_of
@@ -100,8 +101,8 @@ class Locating:
 
     name: str = ""
     layers: tuple[int, ...] | None = None
-    prefixes: int = 2
-    prefix_tokens: int = 12
+    prefixes: NonNegativeInt = 2
+    prefix_tokens: PositiveInt = 12
     wordings: tuple[str, ...] = ("{} is known for",)
     chat: bool = False
     each: bool = True

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from memedit.editors.architectures import architecture_of
 from memedit.editors.finetune import Training, layers_of, train
@@ -39,11 +40,11 @@ class LoRA:
 
     name: str = "lora"
     layers: tuple[int, ...] | None = None
-    rank: int = 8
-    alpha: float = 16.0
+    rank: PositiveInt = 8
+    alpha: PositiveFloat = 16.0
     training: Training = field(default_factory=lambda: Training(steps=40, rate=2e-3))
-    prefixes: int = 2
-    prefix_tokens: int = 8
+    prefixes: NonNegativeInt = 2
+    prefix_tokens: PositiveInt = 8
     chat: bool = False
 
     def describe(self, model: Any) -> Mapping[str, Any]:
@@ -94,14 +95,7 @@ class LoRA:
             factors = [p for p in wrapped.parameters() if p.requires_grad]
             for factor in factors:
                 factor.data = factor.data.float()
-            train(
-                wrapped,
-                wrapped,
-                rows,
-                factors,
-                self.training,
-                whole=False,
-            )
+            train(wrapped, wrapped, rows, factors, self.training, whole=False)
             found = []
             for name in targets:
                 layer = model.get_submodule(name)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from memedit.editors.deltas import applied
@@ -42,8 +43,8 @@ class MEMIT(Locating):
     """
 
     name: str = "memit"
-    weight: float = 3_000.0
-    ridge: float = 1e-3
+    weight: PositiveFloat = 3_000.0
+    ridge: NonNegativeFloat = 1e-3
     spread: Literal["even", "root"] = "even"
     aim: Literal["stream", "mlp"] = "stream"
 

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from memedit.editors.deltas import matrix, merged
 from memedit.editors.rome import ROME
 from memedit.edits import Edit
 from memedit.errors import InvalidInput
 from memedit.protocols import Editor, WeightDelta
+
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class RECT:
 
     name: str = "rect"
     inner: Editor = field(default_factory=lambda: ROME(one_key=True))
-    keep: float = 0.4
+    keep: Share = 0.4
 
     def describe(self, model: Any) -> Mapping[str, Any]:
         """Every setting, the inner editor's too; see :class:`memedit.protocols.Editor`."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from memedit.editors.architectures import Architecture
@@ -41,8 +42,8 @@ class ROME(Locating):
 
     name: str = "rome"
     one_key: bool = False
-    ridge: float = 1e-3
-    slack: float = 0.05
+    ridge: NonNegativeFloat = 1e-3
+    slack: NonNegativeFloat = 0.05
 
     def _usual(self, architecture: Architecture) -> tuple[int, ...]:
         return (architecture.layer_one,)

@@ -40,12 +40,14 @@ class Row:
         ids: all token ids.
         subject: where the subject's last token stands.
         target: where the target starts; ``len(ids)`` where there is none.
+        prompt: where the prompt starts, behind what stands around it.
     """
 
     edit: int
     ids: tuple[int, ...]
     subject: int
     target: int
+    prompt: int = 0
 
     @property
     def read(self) -> tuple[int, ...]:
@@ -105,7 +107,8 @@ def _row(
             f"subject {subject!r} and target {target!r} share a token, or have none; reword the "
             "prompt so that something stands between them"
         )
-    return Row(number, ids, inside[-1], first)
+    begins = next(i for i, (_, last) in enumerate(places) if last > len(context.before))
+    return Row(number, ids, inside[-1], first, begins)
 
 
 def left_padded(rows: Sequence[Sequence[int]], width: int, device: Any) -> tuple[Any, Any]:

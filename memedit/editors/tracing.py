@@ -111,8 +111,8 @@ def trace(
         raise InvalidInput(f"samples is {samples} and noise {noise}; expected at least 1 and 0")
     architecture = architecture_of(model)
     window = max(1, round(architecture.depth / 5))
-    weights = model.get_submodule(architecture.embedding).weight
-    size = noise * weights.detach().float().std().item()
+    embedding = model.get_submodule(architecture.embedding)
+    weights = embedding.weight.detach().float()
     random = torch.Generator().manual_seed(seed)
     facts = []
     with torch.no_grad():
@@ -121,6 +121,7 @@ def trace(
             row = target_row(tokenizer, edit, 0, Context(), "")
             first = _first_of_subject(tokenizer, edit, row)
             shape = (samples, row.subject + 1 - first, weights.shape[1])
+            size = noise * (weights.std() * _scale(embedding, row.ids)).item()
             blur = size * torch.randn(shape, generator=random)
             facts.append(_fact(model, architecture, row, first, blur, window))
     progress(len(edits), len(edits))
@@ -141,6 +142,13 @@ def trace(
             for kind in get_args(Kind)
         },
     )
+
+
+def _scale(embedding: Any, ids: Sequence[int]) -> Tensor:
+    """What an embedding multiplies its weights by, which is the square root of Gemma's width."""
+    tokens = torch.tensor(ids, device=embedding.weight.device)
+    given: Tensor = embedding(tokens).float().norm()
+    return given / embedding.weight[tokens].float().norm()
 
 
 def _first_of_subject(tokenizer: Any, edit: Edit, row: Row) -> int:

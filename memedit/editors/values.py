@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import normalize
@@ -52,13 +53,13 @@ class Search:
             faster, and a few steps' worth less exact. What is added is kept in float32.
     """
 
-    steps: int = 15
-    rate: float = 0.08
+    steps: NonNegativeInt = 15
+    rate: PositiveFloat = 0.08
     stop: float = 0.85
-    kl: float = 0.0625
-    clamp: float = 0.75
+    kl: NonNegativeFloat = 0.0625
+    clamp: PositiveFloat = 0.75
     attention: bool = False
-    batch: int = 16
+    batch: PositiveInt = 16
     bfloat16: bool = True
 
 
@@ -210,12 +211,14 @@ def _targets(model: Any, tails: Tails, hidden: Tensor) -> Tensor:
         for i, row in enumerate(tails.rows)
         for at in range(row.target, len(row.ids))
     ]
-    at_row, at_column, token = (torch.tensor(part) for part in zip(*places, strict=True))
+    at_row, at_column, token = torch.tensor(places, device=hidden.device).unbind(1)
     told = log_probabilities(model, hidden[at_row, at_column])
     each = told.gather(1, token[:, None].to(told.device))[:, 0]
     wanted = [i for i, row in enumerate(tails.rows) if row.target < len(row.ids)]
-    counts = torch.bincount(at_row, minlength=len(tails.rows)).to(each)
-    sums = torch.zeros(len(tails.rows), device=each.device).index_add(0, at_row, each)
+    at_row = at_row.to(each.device)
+    none = torch.zeros(len(tails.rows), device=each.device)
+    sums = none.index_add(0, at_row, each)
+    counts = none.index_add(0, at_row, torch.ones_like(each))
     # Rows stand edit by edit, as many for each: one a context.
     number = len(tails.rows) - len(wanted)
     return (sums / counts.clamp(min=1))[wanted].view(number, -1)

@@ -71,6 +71,16 @@ def test_deltas_of_one_weight_add_up_before_they_are_rounded() -> None:
     torch.testing.assert_close(factors.dense(), 2 * delta.dense())
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_deltas_that_were_read_join_those_that_were_made_elsewhere(whole: bool) -> None:
+    read = WeightDelta("a", left=torch.ones(3, 1), right=torch.ones(1, 2))
+    with torch.device("meta"):  # which mixes as little with a processor's tensors as a GPU does
+        factors = {"left": torch.ones(3, 1), "right": torch.ones(1, 2)}
+        made = WeightDelta("a", **({"full": torch.ones(3, 2)} if whole else factors))
+    (joined,) = merged([read, made])
+    assert joined.dense().device.type == "meta"
+
+
 def test_a_delta_of_another_model_is_refused_and_changes_nothing() -> None:
     model = tiny.model("llama")
     before = bits(model)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from memedit.editors import EDITORS, make_editor
+from memedit.editors import EDITORS, make_editor, options_of
 from memedit.editors.alphaedit import null_projector
 from memedit.editors.architectures import Architecture, architecture_of
 from memedit.editors.deltas import applied, matrix
@@ -19,7 +22,7 @@ from memedit.editors.locating import Locating, keys
 from memedit.editors.passes import Tails, hidden_of, log_probabilities, observed
 from memedit.editors.rows import Context, Row, target_row
 from memedit.editors.texts import contexts
-from memedit.editors.values import Search, Values, values
+from memedit.editors.values import Search, Values, _targets, values
 from memedit.edits import Edit, sentence
 from memedit.errors import InvalidEdit, InvalidInput
 from memedit.protocols import Editor, WeightDelta
@@ -53,9 +56,7 @@ def settings(folder: Path, **more: Any) -> dict[str, Any]:
 
 def small_editor(name: str, folder: Path) -> Editor:
     """Any editor, with settings under which it takes a moment."""
-    if name == "rect":
-        return make_editor(name, inner=make_editor("r-rome", **settings(folder)))
-    if hasattr(make_editor(name), "statistics"):
+    if "corpus" in options_of(make_editor(name)):
         return make_editor(name, **settings(folder))
     return make_editor(name, layers=(LAYER,), steps=3)
 
@@ -442,8 +443,7 @@ def test_every_editor_leaves_the_model_as_it_is(kind: str, name: str, folder: Pa
     model = tiny.model(kind)
     if name == "lora":
         pytest.importorskip("peft")
-    small = settings(folder) if hasattr(make_editor(name), "statistics") else {"layers": (LAYER,)}
-    editor = make_editor(name, **({} if name == "rect" else small))
+    editor = small_editor(name, folder)
     before, needed = bits(model), [p.requires_grad for p in model.parameters()]
     modules = [name for name, _ in model.named_modules()]
     deltas = editor.deltas(model, tiny.tokenizer(), tiny.edits(2))
@@ -521,6 +521,79 @@ def test_unknown_editors_and_options_are_refused() -> None:
         make_editor("roma")
     with pytest.raises(InvalidInput, match=r"rome has no option 'speed'; it has layers, .*steps"):
         make_editor("rome", speed=1)
+    with pytest.raises(InvalidInput, match="memit has no option 'search'"):
+        make_editor("memit", search=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("memit", "spread", "evn"),
+        ("ft-l", "loss_on", "txt"),
+        ("rome", "steps", "many"),
+        ("rome", "layers", "five"),
+        ("lora", "rank", 0),
+        ("rect", "keep", 1.5),
+        ("rect", "tokens", -1),
+    ],
+)
+def test_values_that_an_option_cannot_have_are_refused(
+    name: str, option: str, value: object
+) -> None:
+    with pytest.raises(InvalidInput, match=f"the option {option} cannot be {value!r}: Input"):
+        make_editor(name, **{option: value})
+
+
+def test_options_reach_what_an_editor_holds_and_one_value_makes_a_tuple(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("Something to read.")
+    editor = make_editor("rect", keep=0.5, steps=7, corpus=str(corpus), layers=2)
+    told = editor.describe(tiny.model("llama"))
+    assert told["keep"] == 0.5
+    assert told["inner"]["layers"] == [2]
+    assert told["inner"]["search"]["steps"] == 7
+    assert (
+        told["inner"]["statistics"]["corpus"]
+        == hashlib.sha256(b"Something to read.").hexdigest()[:16]
+    )
+
+
+def test_fine_tuning_learns_a_chat_from_where_the_fact_starts() -> None:
+    tokenizer = copy.deepcopy(tiny.tokenizer())
+    tokenizer.chat_template = "<{{ messages[0].content }}>"
+    _, chat = contexts(tiny.model("llama"), tokenizer, 0, 0, chat=True)
+    (edit,) = tiny.edits(1)
+    row = target_row(tokenizer, edit, 0, chat)
+    assert tokenizer.decode(row.ids) == "<The home of Ann is>Rome"
+    assert tokenizer.decode(row.ids[row.prompt : row.target]) == "The home of Ann is>"
+    model = tiny.model("llama")
+    (text,), (both,) = (
+        make_editor("ft-l", layers=LAYER, steps=3, rate=0.01, chat=chat).deltas(
+            model, tokenizer, [edit]
+        )
+        for chat in (False, True)
+    )
+    with torch.no_grad():
+        before = _loss(model, row)
+        with applied(model, [text]):
+            unasked = _loss(model, row)
+        with applied(model, [both]):
+            assert _loss(model, row) < min(unasked, before) - 0.1
+
+
+def _loss(model: Any, row: Row) -> float:
+    ids = torch.tensor([row.ids])
+    told = model(input_ids=ids).logits[0, :-1].log_softmax(-1)
+    return -told.gather(1, ids[0, 1:, None])[row.target - 1 :].mean().item()
+
+
+def test_targets_are_rated_where_the_model_is() -> None:
+    rows = [Row(0, (5, 6, 7), 0, 1), Row(0, (5, 6), 1, 2)]
+    with torch.device("meta"):  # which mixes as little with a processor's tensors as a GPU does
+        model, hidden = tiny.model("llama"), torch.zeros(2, 3, tiny.HIDDEN)
+    rated = _targets(model, SimpleNamespace(rows=rows), hidden)  # type: ignore[arg-type]
+    assert rated.device.type == "meta"
+    assert rated.shape == (1, 1)
 
 
 def test_a_wording_stands_in_place_of_the_prompt() -> None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from memedit.cli.app import app
 from memedit.editors import tracing
-from memedit.editors.architectures import Architecture
+from memedit.editors.architectures import Architecture, architecture_of
 from memedit.editors.passes import Start, started
 from memedit.editors.tracing import Trace, chart, trace
 from memedit.errors import InvalidInput
@@ -57,6 +57,23 @@ def test_layers_that_are_not_run_again_make_no_difference(
     for kind, lines in found.effects.items():
         for place, line in lines.items():
             assert line == pytest.approx(whole.effects[kind][place], abs=1e-6)
+
+
+@pytest.mark.parametrize("architecture", tiny.CONFIGS)
+def test_noise_is_measured_in_what_the_model_embeds(architecture: str) -> None:
+    model = tiny.model(architecture)
+    table = architecture_of(model)
+    with torch.no_grad():
+        embedded = model.get_submodule(table.embedding)(torch.arange(tiny.VOCABULARY))
+    seen: list[Any] = []
+    first = model.get_submodule(table.layer_name(0))
+    hook = first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    trace(model, tiny.tokenizer(), tiny.edits(2)[1:], samples=200, noise=3.0)
+    hook.remove()
+    clean, blurred = seen[:2]
+    moved = (blurred - clean)[:, : len("Bo Lee")]
+    assert moved.std().item() == pytest.approx(3 * embedded.std().item(), rel=0.02)
+    assert (blurred - clean)[:, len("Bo Lee") :].abs().max() == 0
 
 
 def test_without_noise_nothing_is_lost_or_gained() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,13 @@ def test_every_editor_is_a_method() -> None:
         assert found.name == name
         assert "weights" in found.needs
     assert set(EDITORS) <= set(METHODS)
+
+
+@pytest.mark.parametrize("name", EDITORS)
+def test_the_corpus_reaches_every_editor_that_measures_in_one(name: str, bench: Bench) -> None:
+    without = method_class(name)(replace(bench, corpus=None)).describe()
+    told = method_class(name)(bench).describe()
+    assert (told != without) == (name not in ("ft-l", "ft-target", "lora"))
 
 
 def test_a_space_is_a_state_of_the_weights(engine: TransformersLocal, bench: Bench) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, cast
 
-from memedit.editors import make_editor
+from memedit.editors import make_editor, options_of
 from memedit.editors.deltas import applied
 from memedit.edits import Edit
 from memedit.evaluation.methods import Answered, Ask, Bench, Model, Weights
@@ -38,10 +38,9 @@ class EditedWeights:
     def __init__(self, bench: Bench) -> None:
         engine = cast(Weighted, bench.engine)
         self._model, self._tokenizer = engine.model, engine.tokenizer
-        editor: Any = make_editor(self.name)
-        if bench.corpus is not None and hasattr(editor, "statistics"):
-            editor = replace(editor, statistics=replace(editor.statistics, corpus=bench.corpus))
-        self._editor: Editor = editor
+        self._editor: Editor = make_editor(self.name)
+        if bench.corpus is not None and "corpus" in options_of(self._editor):
+            self._editor = make_editor(self.name, corpus=bench.corpus)
         self._at_once = bench.at_once
         self._spaces: dict[str, list[_Lot]] = {}
 
