@@ -1,11 +1,15 @@
 """What memedit plugs into, one file each; the only code that imports vllm, langchain or openai.
 
     vllm_server.py          vLLM's OpenAI server, with memedit as its middleware
+    vllm_versions.py        versions of the weights, taken up by that server
+    vllm_grace.py           GRACE codebooks inside that server
+    vllm_worker.py          the same, in its workers
     vllm_engine.py          vllm.LLM in process, answering with a memory's edits
     langchain_chat.py       any LangChain chat model, answering with a memory's edits
     langchain_retriever.py  a memory's edits as documents of a LangChain retriever
     vllm_local.py           engine: vllm.LLM in process, for batches
     openai_http.py          engine: any server with OpenAI's API
+    transformers_grace.py   GRACE codebooks inside a transformers model
     transformers_local.py   engine: a transformers model in process, with its weights
     _described.py           what every engine says of itself
     _tokens.py              what engines that tokenize for themselves share

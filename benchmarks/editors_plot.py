@@ -68,7 +68,8 @@ def tradeoffs(results: Mapping[str, Any]) -> list[Panel]:
         rows.sort(key=lambda row: row["settings"][option])
         if len(rows) > 1:
             marks = tuple(f"{row['settings'][option]:g}" for row in rows)
-            title = f"{editor}, {rows[0]['mode']} edits at once"
+            together = min(int(rows[0]["mode"]), results["limit"])
+            title = f"{editor}, {together} edits at once"
             found.append(Panel(title, option, marks, tuple(rows)))
     return found
 
