@@ -89,20 +89,23 @@ def planned(job: Job, memory: EditMemory) -> Work:
     """The edits that a job is about.
 
     Raises:
-        InvalidInput: its name is taken or malformed, or no edit is to move.
+        InvalidInput: its name is taken or malformed, or there is nothing to learn: no edit is to
+            move, and none that is published has to be learned anew.
     """
     check_name(job.name)
     if (job.folder / job.name).exists():
         raise InvalidInput(f"there is a version {job.name} already; give this one another name")
     records = memory.records(job.namespace)
     new, left = chosen(records, job.choice, now=time.time(), hits=job.hits)
-    if not new:
-        why = ", ".join(f"{reason}: {count}" for reason, count in left.items()) or "it has none"
-        raise InvalidInput(f"no edit of {job.namespace!r} is to move into weights ({why})")
     before, base = (Before(), "") if job.fresh else _standing(memory, job.folder, job.namespace)
     known = {edit.id for edit in before.edits}
     held = [record.edit for record in memory.records(job.namespace, ("consolidated",))]
     again = tuple(edit for edit in held if edit.id not in known)
+    if not new and not again:
+        why = ", ".join(f"{reason}: {count}" for reason, count in left.items()) or "it has none"
+        if known:
+            why += "; all that is published still stands, and --fresh learns it anew"
+        raise InvalidInput(f"no edit of {job.namespace!r} is to move into weights ({why})")
     return Work(before, again, tuple(new), left, base)
 
 

@@ -74,6 +74,19 @@ def test_where_one_of_its_edits_fell_the_rest_is_learned_anew(memory: EditMemory
     assert ids(planned(job, memory)) == ([], ["e1"], ["e2", "e3"])
 
 
+def test_a_version_is_made_without_new_edits_where_others_fell(
+    memory: EditMemory, job: Job
+) -> None:
+    published(memory, job)
+    for edit in ("e2", "e3"):
+        memory.revert(edit)
+    with pytest.raises(InvalidInput, match=r"it has none; all that is published still stands"):
+        planned(job, memory)
+    assert ids(planned(replace(job, fresh=True), memory)) == ([], ["e0", "e1"], [])
+    memory.revert("e0")
+    assert ids(planned(job, memory)) == ([], ["e1"], [])
+
+
 def test_a_job_without_new_edits_or_a_name_is_none(memory: EditMemory, job: Job) -> None:
     with pytest.raises(InvalidInput, match=r"no edit of 'default' is to move .*\(age: 4\)"):
         planned(replace(job, choice=Choice(min_age=3600)), memory)
