@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from memedit.editors.deltas import applied
 from memedit.edits import Edit
 from memedit.protocols import Editor, WeightDelta
 
-_PLAN = "plan.json"
+logger = logging.getLogger("memedit.consolidation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,9 @@ def make(
         tokenizer: its tokenizer.
         editor: makes the deltas.
         edits: at least one, each with subject, prompt and target.
-        work: a folder for the batches that are done. Where it holds those of the same model,
-            editor and edits, they are not made again; whatever else it holds is removed.
+        work: a folder for the batches that are done, held by this process. A batch is not made
+            again where model, editor, ``before`` and all edits up to its last are the same; other
+            batches are removed, and the log says how many.
         before: what the weights hold already.
         batch: edits that are learned at once; 0 for all.
         progress: told after each batch how many edits of how many are done.
@@ -63,11 +65,11 @@ def make(
     """
     before = before or Before()
     size = batch or len(edits)
-    _opened(work, _key(model, editor, before, edits, size))
+    chunks = [edits[start : start + size] for start in range(0, len(edits), size)]
+    files = [work / f"batch-{key[:32]}.safetensors" for key in _keys(model, editor, before, chunks)]
+    _opened(work, files)
     deltas, learned = list(before.deltas), list(before.edits)
-    for start in range(0, len(edits), size):
-        chunk = edits[start : start + size]
-        file = work / f"batch-{start:06}.safetensors"
+    for chunk, file in zip(chunks, files, strict=True):
         if file.exists():
             new = _read(file, model.device)
         else:
@@ -76,7 +78,7 @@ def make(
             _write(file, new)
         deltas += new
         learned += chunk
-        progress(start + len(chunk), len(edits))
+        progress(len(learned) - len(before.edits), len(edits))
     return deltas
 
 
@@ -85,23 +87,45 @@ def remove(work: Path) -> None:
     shutil.rmtree(work, ignore_errors=True)
 
 
-def _key(
-    model: Any, editor: Editor, before: Before, edits: Sequence[Edit], size: int
-) -> dict[str, Any]:
-    """What tells one piece of work from another."""
-    told = [[edit.to_mapping() for edit in some] for some in (before.edits, edits)]
-    hashed = hashlib.sha256(json.dumps(told, ensure_ascii=True).encode()).hexdigest()
-    settings = json.loads(json.dumps(editor.describe(model)))
-    return {"model": fingerprint(model), "editor": settings, "edits": hashed, "batch": size}
+def _keys(
+    model: Any, editor: Editor, before: Before, chunks: Sequence[Sequence[Edit]]
+) -> Iterator[str]:
+    """What tells each batch from others: all that its deltas depend on, the batches before too."""
+    settings = [fingerprint(model), editor.describe(model)]
+    key = _hash(json.dumps([settings, _told(before.edits)]), *map(_content, before.deltas))
+    for chunk in chunks:
+        key = _hash(key, json.dumps(_told(chunk)))
+        yield key
 
 
-def _opened(work: Path, key: dict[str, Any]) -> None:
-    plan = work / _PLAN
-    if plan.exists() and plan.read_text(encoding="utf-8") == json.dumps(key):
-        return
-    remove(work)
-    work.mkdir(parents=True)
-    plan.write_text(json.dumps(key), encoding="utf-8")
+def _told(edits: Sequence[Edit]) -> list[dict[str, Any]]:
+    return [edit.to_mapping() for edit in edits]
+
+
+def _content(delta: WeightDelta) -> str:
+    parts = [part for part in (delta.left, delta.right, delta.full) if part is not None]
+    arrays = [part.float().cpu().contiguous().numpy() for part in parts]
+    return _hash(delta.name, *(_hash(str(array.shape), array.tobytes()) for array in arrays))
+
+
+def _hash(*parts: str | bytes) -> str:
+    made = hashlib.sha256()
+    for part in parts:
+        made.update(part if isinstance(part, bytes) else part.encode())
+    return made.hexdigest()
+
+
+def _opened(work: Path, files: Sequence[Path]) -> None:
+    """Makes the folder, and removes batches in it that are not among these."""
+    work.mkdir(parents=True, exist_ok=True)
+    others = [file for file in work.glob("batch-*.safetensors") if file not in files]
+    for file in others:
+        file.unlink()
+    if others:
+        logger.warning(
+            "%d finished batches in %s are of other edits, settings or weights, and are removed",
+            *(len(others), work),
+        )
 
 
 def _write(file: Path, deltas: Sequence[WeightDelta]) -> None:

@@ -101,6 +101,30 @@ def test_other_work_is_begun_anew(tmp_path: Path) -> None:
     assert not (tmp_path / "w").exists()
 
 
+def test_batches_in_front_of_a_change_are_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, edits = tiny.model("llama"), tiny.edits(5)
+
+    def learned(edits: Sequence[Edit], before: Before | None = None) -> list[list[str]]:
+        editor = Turning()
+        make(model, tiny.tokenizer(), editor, edits, tmp_path / "w", batch=2, before=before)
+        return [call[0] for call in editor.calls]
+
+    assert learned(edits[:4]) == [["e0", "e1"], ["e2", "e3"]]
+    assert learned(edits) == [["e4"]]
+    assert not caplog.records
+    assert learned([*edits[:3], edits[4]]) == [["e2", "e4"]]
+    assert "2 finished batches" in caplog.text
+    # On the same edits in other weights.
+    name = f"{architecture_of(model).down_name(1)}.weight"
+    out, inner = matrix(model, name).shape
+    for amount in (0.1, 0.2):
+        there = WeightDelta(name, full=torch.full((out, inner), amount))
+        assert learned(edits[4:], Before(tuple(edits[:4]), (there,))) == [["e4"]]
+    assert learned(edits[4:], Before(tuple(edits[:4]), (there,))) == []
+
+
 def test_what_is_there_is_built_on_as_its_adapter_has_it(tmp_path: Path) -> None:
     model = tiny.model("llama")
     first = learn(model, Turning(), tmp_path / "w")
