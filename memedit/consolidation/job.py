@@ -24,6 +24,7 @@ from memedit.editors.covariance import fingerprint
 from memedit.editors.deltas import applied
 from memedit.edits import Edit
 from memedit.errors import InvalidInput
+from memedit.evaluation.runner import alone
 from memedit.memory import EditMemory
 from memedit.protocols import Editor
 
@@ -131,8 +132,8 @@ def done(
         The manifest of the version.
 
     Raises:
-        InvalidInput: an edit, the editor's settings or the probes will not do, or what is built on
-            was made for another model.
+        InvalidInput: an edit, the editor's settings or the probes will not do, what is built on
+            was made for another model, or another process is making a version of this name.
         Unsupported: the model's architecture is not known.
     """
     model, tokenizer = engine.model, engine.tokenizer
@@ -142,31 +143,32 @@ def done(
             "--fresh, or name the model that it was made for"
         )
     draft = job.folder / f".{job.name}.work"
-    deltas = make(
-        *(model, tokenizer, job.editor, [*work.again, *work.new], draft),
-        before=work.before,
-        batch=job.batch,
-        progress=progress,
-    )
-    exported = fitted(deltas, job.max_rank) if job.kind == "adapter" else deltas
-    found = measured(
-        engine,
-        lambda: applied(model, exported),
-        work.edits,
-        [*work.before.edits, *work.again],
-        probes,
-        job.gates,
-        memory_answers(
-            engine, lambda texts: parts.router.decide(texts, job.namespace), parts.routes
-        ),
-    )
-    version = Version(job.name, tuple(work.edits), job.editor.describe(model), found)
-    if job.kind == "adapter":
-        manifest = write_adapter(job.folder, version, model, deltas, max_rank=job.max_rank)
-    else:
-        manifest = write_checkpoint(job.folder, version, model, tokenizer, deltas)
-    remove(draft)
-    return manifest
+    with alone(draft, "making a version"):
+        deltas = make(
+            *(model, tokenizer, job.editor, [*work.again, *work.new], draft),
+            before=work.before,
+            batch=job.batch,
+            progress=progress,
+        )
+        exported = fitted(deltas, job.max_rank) if job.kind == "adapter" else deltas
+        found = measured(
+            engine,
+            lambda: applied(model, exported),
+            work.edits,
+            [*work.before.edits, *work.again],
+            probes,
+            job.gates,
+            memory_answers(
+                engine, lambda texts: parts.router.decide(texts, job.namespace), parts.routes
+            ),
+        )
+        version = Version(job.name, tuple(work.edits), job.editor.describe(model), found)
+        if job.kind == "adapter":
+            manifest = write_adapter(job.folder, version, model, deltas, max_rank=job.max_rank)
+        else:
+            manifest = write_checkpoint(job.folder, version, model, tokenizer, deltas)
+        remove(draft)
+        return manifest
 
 
 def _standing(memory: EditMemory, folder: Path, namespace: str) -> tuple[Before, str]:

@@ -113,12 +113,7 @@ def run_folder(folder: Path, what: Mapping[str, Any]) -> Iterator[bool]:
     Raises:
         InvalidInput: the folder belongs to another run, or another process is in it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InvalidInput(f"another process is running the evaluation in {folder}") from error
+    with alone(folder, "running the evaluation"):
         file = folder / "run.json"
         resumed = file.exists()
         if resumed:
@@ -126,6 +121,26 @@ def run_folder(folder: Path, what: Mapping[str, Any]) -> Iterator[bool]:
         else:
             write_whole(file, json.dumps(what, ensure_ascii=False, indent=2) + "\n")
         yield resumed
+
+
+@contextmanager
+def alone(folder: Path, doing: str) -> Iterator[None]:
+    """Keeps other processes out of a folder, which is made where it is not there.
+
+    Args:
+        folder: what is held.
+        doing: what for; another process that tries is told.
+
+    Raises:
+        InvalidInput: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InvalidInput(f"another process is {doing} in {folder}") from error
+        yield
 
 
 class Runner:

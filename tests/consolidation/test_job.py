@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from memedit.consolidation.choosing import Choice
 from memedit.consolidation.export import Version, write_adapter
-from memedit.consolidation.job import Job, Work, planned
+from memedit.consolidation.gates import Probes
+from memedit.consolidation.job import Job, Work, done, planned
 from memedit.consolidation.versions import publish, stored
 from memedit.editors import make_editor
 from memedit.editors.architectures import architecture_of
@@ -19,6 +22,7 @@ from memedit.editors.covariance import fingerprint
 from memedit.editors.deltas import matrix
 from memedit.encoders import HashEncoder
 from memedit.errors import InvalidInput
+from memedit.evaluation.runner import alone
 from memedit.memory import EditMemory
 from memedit.protocols import WeightDelta
 from tests.editors import tiny
@@ -95,3 +99,13 @@ def test_a_job_without_new_edits_or_a_name_is_none(memory: EditMemory, job: Job)
     published(memory, job)
     with pytest.raises(InvalidInput, match="there is a version v1 already"):
         planned(replace(job, name="v1"), memory)
+
+
+def test_a_name_is_made_by_one_process_at_a_time(memory: EditMemory, job: Job) -> None:
+    engine: Any = SimpleNamespace(model=tiny.model("llama"), tokenizer=tiny.tokenizer())
+    parts: Any = None
+    with (
+        alone(job.folder / ".v2.work", "making a version"),
+        pytest.raises(InvalidInput, match="another process is making a version in"),
+    ):
+        done(job, planned(job, memory), parts, engine, Probes({}, [], ""))
