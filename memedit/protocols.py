@@ -381,6 +381,17 @@ class Editor(Protocol):
     def describe(self, model: Any) -> Mapping[str, Any]:
         """The settings that its deltas depend on, for this model; JSON types."""
 
+    def prepare(self, model: Any, tokenizer: Any) -> None:
+        """Learns from the unedited model what :meth:`deltas` needs to know of it, and keeps that.
+
+        Whoever lays earlier edits on the model before ``deltas`` calls this first; elsewhere
+        ``deltas`` finds out by itself.
+
+        Raises:
+            InvalidInput: the editor's settings will not do.
+            Unsupported: the model's architecture is not known.
+        """
+
     def deltas(
         self, model: Any, tokenizer: Any, edits: Sequence[Edit], earlier: Sequence[Edit] = ()
     ) -> list[WeightDelta]:

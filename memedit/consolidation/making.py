@@ -68,6 +68,8 @@ def make(
     chunks = [edits[start : start + size] for start in range(0, len(edits), size)]
     files = [work / f"batch-{key[:32]}.safetensors" for key in _keys(model, editor, before, chunks)]
     _opened(work, files)
+    if not all(file.exists() for file in files):
+        editor.prepare(model, tokenizer)
     deltas, learned = list(before.deltas), list(before.edits)
     for chunk, file in zip(chunks, files, strict=True):
         if file.exists():

@@ -70,6 +70,9 @@ class FineTuning:
         """Every setting; see :class:`memedit.protocols.Editor`."""
         return {**asdict(self), "layers": list(layers_of(self.layers, architecture_of(model)))}
 
+    def prepare(self, model: Any, tokenizer: Any) -> None:
+        """Nothing is needed; see :class:`memedit.protocols.Editor`."""
+
     def deltas(
         self, model: Any, tokenizer: Any, edits: Sequence[Edit], earlier: Sequence[Edit] = ()
     ) -> list[WeightDelta]:

@@ -116,6 +116,12 @@ class Locating:
         layers = self._layers(architecture_of(model))
         return {**said, "layers": list(layers), "statistics": self.statistics.describe()}
 
+    def prepare(self, model: Any, tokenizer: Any) -> None:
+        """Contexts and second moments; see :class:`memedit.protocols.Editor`."""
+        architecture = architecture_of(model)
+        self._contexts(model, tokenizer)
+        self.statistics.moments(model, tokenizer, architecture, self._layers(architecture))
+
     def deltas(
         self, model: Any, tokenizer: Any, edits: Sequence[Edit], earlier: Sequence[Edit] = ()
     ) -> list[WeightDelta]:
@@ -136,7 +142,12 @@ class Locating:
         check(edits)
         architecture = architecture_of(model)
         layers = self._layers(architecture)
-        around = contexts(
+        around = self._contexts(model, tokenizer)
+        sought = values(model, tokenizer, architecture, edits, around, layers[-1], self.search)
+        return Found(architecture, tuple(edits), tuple(around), layers, sought)
+
+    def _contexts(self, model: Any, tokenizer: Any) -> list[Context]:
+        return contexts(
             model,
             tokenizer,
             self.prefixes,
@@ -145,8 +156,6 @@ class Locating:
             wordings=self.wordings,
             seed=self.seed,
         )
-        sought = values(model, tokenizer, architecture, edits, around, layers[-1], self.search)
-        return Found(architecture, tuple(edits), tuple(around), layers, sought)
 
     def _layers(self, architecture: Architecture) -> tuple[int, ...]:
         layers = self.layers or self._usual(architecture)

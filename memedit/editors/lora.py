@@ -16,7 +16,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from memedit.editors.architectures import architecture_of
 from memedit.editors.finetune import Training, layers_of, train
-from memedit.editors.rows import check, target_row
+from memedit.editors.rows import Context, check, target_row
 from memedit.editors.texts import contexts
 from memedit.edits import Edit
 from memedit.errors import MissingDependency
@@ -51,6 +51,10 @@ class LoRA:
         """Every setting; see :class:`memedit.protocols.Editor`."""
         return {**asdict(self), "layers": list(self._layers(model))}
 
+    def prepare(self, model: Any, tokenizer: Any) -> None:
+        """Contexts; see :class:`memedit.protocols.Editor`."""
+        self._contexts(model, tokenizer)
+
     def deltas(
         self, model: Any, tokenizer: Any, edits: Sequence[Edit], earlier: Sequence[Edit] = ()
     ) -> list[WeightDelta]:
@@ -68,14 +72,7 @@ class LoRA:
             ) from error
         check(edits)
         architecture = architecture_of(model)
-        around = contexts(
-            model,
-            tokenizer,
-            self.prefixes,
-            self.prefix_tokens,
-            chat=self.chat,
-            seed=self.training.seed,
-        )
+        around = self._contexts(model, tokenizer)
         rows = [target_row(tokenizer, e, i, c) for i, e in enumerate(edits) for c in around]
         targets = [architecture.down_name(n) for n in self._layers(model)]
         needed = {name: p.requires_grad for name, p in model.named_parameters()}
@@ -114,6 +111,16 @@ class LoRA:
     ) -> list[list[WeightDelta]]:
         """See :class:`memedit.protocols.Editor`; one after the other."""
         return [self.deltas(model, tokenizer, [edit]) for edit in edits]
+
+    def _contexts(self, model: Any, tokenizer: Any) -> list[Context]:
+        return contexts(
+            model,
+            tokenizer,
+            self.prefixes,
+            self.prefix_tokens,
+            chat=self.chat,
+            seed=self.training.seed,
+        )
 
     def _layers(self, model: Any) -> tuple[int, ...]:
         architecture = architecture_of(model)

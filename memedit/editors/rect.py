@@ -40,6 +40,10 @@ class RECT:
         """Every setting, the inner editor's too; see :class:`memedit.protocols.Editor`."""
         return {"name": self.name, "keep": self.keep, "inner": dict(self.inner.describe(model))}
 
+    def prepare(self, model: Any, tokenizer: Any) -> None:
+        """As the inner editor; see :class:`memedit.protocols.Editor`."""
+        self.inner.prepare(model, tokenizer)
+
     def deltas(
         self, model: Any, tokenizer: Any, edits: Sequence[Edit], earlier: Sequence[Edit] = ()
     ) -> list[WeightDelta]:

@@ -15,8 +15,11 @@ from memedit.adapters.transformers_local import TransformersLocal
 from memedit.consolidation.export import Version, fitted, read_adapter, write_adapter
 from memedit.consolidation.gates import Gates, Probes, measured, own_rephrases
 from memedit.consolidation.making import Before, make, remove
+from memedit.editors import make_editor
 from memedit.editors.architectures import architecture_of
+from memedit.editors.covariance import Statistics
 from memedit.editors.deltas import applied, matrix
+from memedit.editors.rome import ROME
 from memedit.edits import Edit, structured
 from memedit.errors import InvalidInput
 from memedit.protocols import WeightDelta
@@ -36,6 +39,9 @@ class Turning:
 
     def describe(self, model: Any) -> Mapping[str, Any]:
         return {"name": self.name}
+
+    def prepare(self, model: Any, tokenizer: Any) -> None:
+        pass
 
     def deltas(
         self, model: Any, tokenizer: Any, edits: Sequence[Edit], earlier: Sequence[Edit] = ()
@@ -86,6 +92,25 @@ def test_what_was_stopped_goes_on(tmp_path: Path) -> None:
     found = learn(model, later, tmp_path / "w")
     assert [call[0] for call in later.calls] == [["e4"]]
     assert torch.equal(dense(found), dense(whole))
+
+
+@pytest.mark.parametrize("name", ["memit", "rect", "lora"])
+def test_another_process_goes_on_as_this_one_would(tmp_path: Path, name: str) -> None:
+    def learned(process: str, number: int, work: str) -> list[torch.Tensor]:
+        statistics = Statistics(folder=tmp_path / process, tokens=512)
+        own: dict[str, dict[str, Any]] = {
+            "memit": {"statistics": statistics},
+            "rect": {"inner": ROME(one_key=True, statistics=statistics)},
+            "lora": {"rate": 0.1},
+        }
+        editor, model, edits = make_editor(name, **own[name]), tiny.model("llama"), tiny.edits(4)
+        found = make(model, tiny.tokenizer(), editor, edits[:number], tmp_path / work, batch=2)
+        return [delta.dense() for delta in found]
+
+    whole = learned("one", 4, "w")
+    learned("another", 2, "x")
+    # A third has neither their prefixes nor their moments.
+    torch.testing.assert_close(learned("third", 4, "x"), whole)
 
 
 def test_other_work_is_begun_anew(tmp_path: Path) -> None:
