@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -253,11 +254,11 @@ def publish(
         asker = None if server is None else Asker(server)  # a wrong URL is said first
         ids = publish_version(opened, version, space, author="consolidate")
         if asker is not None:
-            one = next(edit for edit in version.held if edit.id == ids[0])
+            edits = [edit for edit in version.held if edit.id in set(ids)]
             try:
-                _wait(asker, one, space, "chat" not in version.forms, timeout)
+                _wait(asker, edits, space, "chat" not in version.forms, timeout)
             except BaseException:
-                _put_back(opened, {edit_id: before[edit_id] for edit_id in ids})
+                _put_back(opened, name, {edit_id: before[edit_id] for edit_id in ids})
                 raise
     if as_json:
         print_json({"version": name, "answers": ids})
@@ -295,10 +296,13 @@ def _gates(form: str, least: list[str] | None) -> Any:
     return Gates(tuple(one for one in known if one in named), limits)
 
 
-def _wait(asker: Asker, edit: Edit, namespace: str, text: bool, timeout: float) -> None:
-    """Asks one edit's prompt until a version answers it."""
+def _wait(asker: Asker, edits: Sequence[Edit], namespace: str, text: bool, timeout: float) -> None:
+    """Asks edits' prompts in turn until a version answers one of them.
+
+    One alone would not do: its prompt may be about an edit of the memory as well.
+    """
     until = time.monotonic() + timeout
-    while True:
+    for edit in cycle(edits):
         said = asker.ask(edit.key, namespace=namespace, max_tokens=1, text=text)
         if said["route"] == "weights":
             return
@@ -311,12 +315,18 @@ def _wait(asker: Asker, edit: Edit, namespace: str, text: bool, timeout: float) 
         time.sleep(0.5)
 
 
-def _put_back(memory: EditMemory, versions: dict[str, str]) -> None:
-    """Has edits answered as before, those at least that are still in force."""
-    for version in set(versions.values()):
-        ids = [edit_id for edit_id, of in versions.items() if of == version]
-        there = [i for i in ids if memory.get(i).state in ("active", "consolidated")]
-        memory.consolidate(there, version, author="consolidate", reason="not taken up")
+def _put_back(memory: EditMemory, name: str, before: Mapping[str, str]) -> None:
+    """Has those edits answered as before that still are in force and answered by this version.
+
+    Args:
+        memory: where they are.
+        name: of the version.
+        before: what answered each edit, by its id: a version, or the memory where it is empty.
+    """
+    here = set(published(memory).get(name, ()))
+    for version in set(before.values()):
+        ids = [edit_id for edit_id, of in before.items() if of == version and edit_id in here]
+        memory.consolidate(ids, version, author="consolidate", reason="not taken up")
 
 
 def _editor(method: str, settings: list[str] | None, corpus: Path | None, *, chat: bool) -> Any:

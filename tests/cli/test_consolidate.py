@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
+from memedit.assemble import open_memory
+from memedit.cli import consolidate
 from memedit.cli.app import app
+from memedit.cli.options import configuration
+from memedit.consolidation.export import Version, write_adapter
+from memedit.editors.architectures import architecture_of
+from memedit.editors.deltas import matrix
 from memedit.encoders import HashEncoder
 from memedit.memory import EditMemory
+from memedit.protocols import WeightDelta
 from tests.editors import tiny
 
 TEXT = "Ann's home is far away, and nobody goes there by night. " * 20
@@ -25,6 +34,9 @@ class Place:
         tiny.model("llama").save_pretrained(self.model)
         tiny.tokenizer().save_pretrained(self.model)
         self.text.write_text(TEXT)
+
+    def opened(self) -> EditMemory:
+        return open_memory(configuration(self.path, None, None))
 
     def run(self, *arguments: str) -> tuple[int, Any]:
         tail = ["--memory", str(self.path), "--json"]
@@ -122,3 +134,67 @@ def test_what_is_left_out_is_counted(place: Place, tmp_path: Path) -> None:
     probes = tmp_path / "probes"
     probes.write_text("[]\n")
     assert "cannot be read" in refused(place.make("v1", "--probes", str(probes)))
+
+
+class Server:
+    """A server as ``memedit consolidate publish`` sees it."""
+
+    def __init__(self, routes: Mapping[str, str], then: Callable[[], object]) -> None:
+        self.asked: list[str] = []
+        self._routes, self._then = routes, then
+
+    def ask(self, prompt: str, **_: Any) -> dict[str, Any]:
+        self.asked.append(prompt)
+        self._then()
+        return {"route": self._routes.get(prompt, "ike")}
+
+
+@pytest.fixture
+def served(place: Place, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Server]:
+    """Two versions, v1 and v2, of the three edits, and a server; gives the latter."""
+    reencoded(place)
+    model = tiny.model("llama")
+    name = f"{architecture_of(model).down_name(1)}.weight"
+    change = WeightDelta(name, full=torch.ones_like(matrix(model, name)))
+    folder = place.path.with_name("memory.versions")
+    for version, held in (("v1", ["e0"]), ("v2", ["e0", "e1", "e2"])):
+        gates = {"passed": True, "forms": ["text"], "held": held, "checks": {}}
+        write_adapter(folder, Version(version, tuple(tiny.edits(3)), {}, gates), model, [change])
+
+    def made(routes: Mapping[str, str], then: Callable[[], object] = lambda: None) -> Server:
+        server = Server(routes, then)
+        monkeypatch.setattr(consolidate, "Asker", lambda url: server)
+        return server
+
+    return made
+
+
+def versions(place: Place) -> list[str]:
+    with place.opened() as memory:
+        return [memory.get(edit.id).version for edit in tiny.edits(3)]
+
+
+def test_one_edit_that_the_version_answers_will_do(
+    place: Place, served: Callable[..., Server]
+) -> None:
+    first, second, _ = tiny.edits(3)
+    server = served({second.key: "weights"})
+    code, said = place.run("publish", "v2", "--server", "http://there", "--timeout", "5")
+    assert (code, said.get("answers")) == (0, ["e0", "e1", "e2"]), said
+    assert server.asked == [first.key, second.key]
+    assert versions(place) == ["v2"] * 3
+
+
+def test_what_is_not_taken_up_is_put_back_but_for_what_others_did(
+    place: Place, served: Callable[..., Server]
+) -> None:
+    def meanwhile() -> None:
+        with place.opened() as memory:
+            memory.consolidate(["e1"], "v3")
+            memory.revert("e2")
+
+    assert place.run("publish", "v1")[0] == 0
+    served({}, meanwhile)
+    refusal = refused(place.run("publish", "v2", "--server", "http://there", "--timeout", "0"), 1)
+    assert "has not taken the version up" in refusal
+    assert versions(place)[:2] == ["v1", "v3"]
