@@ -67,11 +67,8 @@ class Asker:
     """
 
     def __init__(self, url: str, model: str | None = None, *, wait: float = 0.0) -> None:
-        headers = {}
-        if key := os.environ.get("OPENAI_API_KEY"):
-            headers["authorization"] = f"Bearer {key}"
         base = url.rstrip("/").removesuffix("/v1")
-        self._http = httpx.Client(base_url=base, headers=headers, timeout=300.0)
+        self._http = httpx.Client(base_url=base, headers=key_header(), timeout=300.0)
         models = self._first_answer(wait).json()
         self._model = model or models["data"][0]["id"]
 
@@ -142,6 +139,12 @@ class Asker:
                 f"{self._http.base_url} answered {response.status_code}: {response.text[:500]}"
             )
         return response
+
+
+def key_header() -> dict[str, str]:
+    """The header with the key in OPENAI_API_KEY; none where that is not set."""
+    key = os.environ.get("OPENAI_API_KEY")
+    return {"authorization": f"Bearer {key}"} if key else {}
 
 
 def _user(text: str) -> dict[str, str]:

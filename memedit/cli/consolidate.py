@@ -17,7 +17,7 @@ import httpx
 import typer
 
 from memedit.assemble import assemble, open_memory
-from memedit.cli.ask import Asker
+from memedit.cli.ask import Asker, key_header
 from memedit.cli.options import (
     ConfigOption,
     JsonOption,
@@ -52,6 +52,7 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The version."
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_FIRES = "memedit_edit_fires_total"
 
 
 @app.callback()
@@ -74,7 +75,11 @@ SetOption = Annotated[
 ]
 BatchOption = Annotated[int, typer.Option(min=0, help="Edits learned at once; 0 for all.")]
 FormOption = Annotated[
-    str, typer.Option(help="What is learned and checked: text, chat, or both, as in text,chat.")
+    str,
+    typer.Option(
+        help="How edits are asked: as text, chat, or both, as in text,chat. With chat they are "
+        "learned in both."
+    ),
 ]
 AgeOption = Annotated[str, typer.Option(help="Edits at least as old, as in 7d or 12h.")]
 HitsOption = Annotated[
@@ -82,7 +87,11 @@ HitsOption = Annotated[
 ]
 MetricsOption = Annotated[
     str | None,
-    typer.Option(metavar="URL", help="A server's /metrics, or a file of it.", show_default=False),
+    typer.Option(
+        metavar="URL",
+        help="A server's /memedit/metrics, or a file of it. The key is read from OPENAI_API_KEY.",
+        show_default=False,
+    ),
 ]
 FilterOption = Annotated[
     list[str] | None,
@@ -397,17 +406,19 @@ def _hits(place: str) -> dict[str, int]:
 
     try:
         if place.startswith(("http://", "https://")):
-            text = httpx.get(place, timeout=30.0).raise_for_status().text
+            text = httpx.get(place, headers=key_header(), timeout=30.0).raise_for_status().text
         else:
             text = Path(place).read_text(encoding="utf-8")
         families = list(text_string_to_metric_families(text))
     except (httpx.HTTPError, OSError, ValueError) as error:
         raise InvalidInput(f"the metrics {place} cannot be read: {error}") from error
+    if _FIRES not in text:
+        raise InvalidInput(f"the metrics {place} have no {_FIRES}; they are at /memedit/metrics")
     return {
         sample.labels["edit"]: int(sample.value)
         for family in families
         for sample in family.samples
-        if sample.name == "memedit_edit_fires_total"
+        if sample.name == _FIRES
     }
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ from memedit.editors.deltas import matrix
 from memedit.encoders import HashEncoder
 from memedit.memory import EditMemory
 from memedit.protocols import WeightDelta
+from memedit.server.metrics import Metrics
 from tests.editors import tiny
 
 TEXT = "Ann's home is far away, and nobody goes there by night. " * 20
@@ -130,10 +133,34 @@ def test_what_is_left_out_is_counted(place: Place, tmp_path: Path) -> None:
     )
     few = ["--min-hits", "9", "--metrics", str(metrics)]
     assert "(hits: 3)" in refused(place.make("v1", *few))
+    metrics.write_text("# TYPE vllm_requests counter\nvllm_requests_total 4.0\n")
+    assert "have no memedit_edit_fires_total" in refused(place.make("v1", *few))
     assert "is no name for a version" in refused(place.make("a/b"))
     probes = tmp_path / "probes"
     probes.write_text("[]\n")
     assert "cannot be read" in refused(place.make("v1", "--probes", str(probes)))
+
+
+def test_metrics_are_asked_for_with_the_key(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    reencoded(place)
+    metrics = Metrics()
+    told: list[tuple[str | None, str | None]] = []
+
+    class Told(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            told.append((self.path, self.headers["authorization"]))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(metrics.text())
+
+    monkeypatch.setenv("OPENAI_API_KEY", "memedit-key")
+    with HTTPServer(("127.0.0.1", 0), Told) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/memedit/metrics"
+        said = refused(place.make("v1", "--min-hits", "1", "--metrics", url))
+        server.shutdown()
+    assert "(hits: 3)" in said  # a server that has counted nothing yet
+    assert told == [("/memedit/metrics", "Bearer memedit-key")]
 
 
 class Server:
