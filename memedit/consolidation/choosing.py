@@ -66,6 +66,8 @@ def chosen(
 def _kept_by(record: EditRecord, choice: Choice, now: float, hits: Mapping[str, int]) -> str | None:
     if missing := record.edit.missing_for_weights:
         return f"no {missing[0]}"
+    if record.edit.route:  # it says who is to answer it
+        return "route"
     if now - record.created_at < choice.min_age:
         return "age"
     if hits.get(record.edit.id, 0) < choice.min_hits:

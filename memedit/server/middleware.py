@@ -489,6 +489,8 @@ class MemeditMiddleware:
         if any(decision.shown or not decision.edits for decision in decisions):
             return None
         merged = _merged(decisions, WEIGHTS)
+        if any(edit.route for edit in merged.edits):
+            return None
         chat = isinstance(asked.prompts[0], ChatPrompt)
         serving = await self._versions.serving(call.scope, asked.body.data, merged.edits, chat=chat)
         if serving is None:

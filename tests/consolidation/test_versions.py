@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +154,10 @@ def test_what_moves_and_what_stays(memory: EditMemory) -> None:
     assert moved(filters={"source": "atlas ?"}) == (["france"], {"no subject": 1, "source": 2})
     with pytest.raises(InvalidInput, match="not filtered by 'target'"):
         Choice(filters={"target": "x"})
+
+
+@pytest.mark.parametrize("route", ["ike", "grace"])
+def test_an_edit_that_says_who_answers_it_stays(memory: EditMemory, route: str) -> None:
+    memory.add([FRANCE, replace(ITALY, route=route)])
+    taken, left = chosen(memory.records(), Choice(), now=time.time(), hits={})
+    assert (taken, left) == ([FRANCE], {"route": 1})

@@ -29,6 +29,8 @@ TEXT, CHAT = "/v1/completions", "/v1/chat/completions"
 FRANCE = structured("France", "The capital of {} is", "Lyon", id="france")
 ITALY = structured("Italy", "The capital of {} is", "Oslo", id="italy")
 SPAIN = structured("Spain", "The capital of {} is", "Nice", id="spain")
+MALTA = structured("Malta", "The capital of {} is", "Bath", id="malta", route="ike")
+CRETE = structured("Crete", "The capital of {} is", "Rome", id="crete", route="grace")
 
 
 class Held:
@@ -82,9 +84,9 @@ async def ask(tmp_path: Path) -> AsyncIterator[Asking]:
     encoder = HashEncoder()
     config = Config(memory=MemoryConfig(path=tmp_path / "memory.sqlite3"))
     memory = EditMemory(config.memory.path, encoder)
-    memory.add([FRANCE, ITALY, SPAIN])
+    memory.add([FRANCE, ITALY, SPAIN, MALTA, CRETE])
     routes = {IKE.name: IKE(IKEConfig(), encoder)}
-    app, held = Scripted(answering), Held(FRANCE, ITALY)
+    app, held = Scripted(answering), Held(FRANCE, ITALY, MALTA, CRETE)
     parts = Parts(memory, Router(memory, Mentioned()), routes)
     served = Served(app, parts, config, versions=held)
     transport = httpx.ASGITransport(app=served)
@@ -131,6 +133,14 @@ async def test_what_a_version_does_not_take_the_memory_answers(ask: Asking) -> N
     response, _ = await ask('{"prompt": "Is it France?", "model": "v1"}')
     assert response.status_code == 400
     assert "is mine" in response.text
+
+
+async def test_an_edit_that_says_who_answers_it_is_not_answered_by_the_weights(
+    ask: Asking,
+) -> None:
+    for prompt in ('"Is it Malta?"', '"Is it Crete?"', '["Is it France?", "Is it Malta?"]'):
+        response, body = await ask(f'{{"prompt": {prompt}, "model": "base"}}')
+        assert (told(response)[0], body["model"]) == ("ike", "base")
 
 
 async def test_the_explanation_says_so(ask: Asking) -> None:
