@@ -2,7 +2,8 @@
 
 Parsing a body and writing it again changes bytes that nobody asked to change (spacing, number
 forms, escapes, duplicate keys). Here only the spans of the named members are cut or replaced;
-every other byte stays as the client sent it.
+every other byte stays as the client sent it. A body in one of JSON's other encodings becomes UTF-8
+where it is changed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _DECODER = json.JSONDecoder()
+_SURROGATES = "surrogatepass"  # as json.loads has it: a body with lone ones is read as well
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +39,17 @@ class JsonBody:
     """A request body that is one JSON object.
 
     Args:
-        raw: the bytes, UTF-8.
+        raw: the bytes, read as :func:`json.loads` reads them, and with it the servers behind: in
+            UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
 
     Raises:
-        ValueError: the bytes are not UTF-8, not JSON, or not an object.
+        ValueError: the bytes are no text, not JSON, or not an object.
         RecursionError: the JSON is nested too deeply.
     """
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
-        self._text = raw.decode("utf-8")
+        self._text = raw.decode(json.detect_encoding(raw), _SURROGATES)
         data = _DECODER.decode(self._text)
         if not isinstance(data, dict):
             raise ValueError("the body is not a JSON object")
@@ -74,10 +77,21 @@ class JsonBody:
             text.append(self._text[cut_to:start])
             cut_to = end
         text.append(self._text[cut_to:])
-        return JsonBody("".join(text).encode("utf-8"))
+        return JsonBody(_encoded("".join(text)))
 
     def replaced(self, values: Mapping[str, Any]) -> bytes:
         """The bytes with new values for members that are there; the last one of a name counts."""
+        return _encoded(self._replaced(values))
+
+    def with_members(self, values: Mapping[str, Any]) -> bytes:
+        """The bytes with these members: new values for those that are there, the others added."""
+        text = self._replaced({name: value for name, value in values.items() if name in self.data})
+        for name, value in values.items():
+            if name not in self.data:
+                text = inserted(text, 0, name, value)
+        return _encoded(text)
+
+    def _replaced(self, values: Mapping[str, Any]) -> str:
         text: list[str] = []
         position = 0
         last = {member.name: member for member in self._members()}
@@ -85,16 +99,7 @@ class JsonBody:
             text += self._text[position : member.value], json.dumps(values[member.name])
             position = member.end
         text.append(self._text[position:])
-        return "".join(text).encode("utf-8")
-
-    def with_members(self, values: Mapping[str, Any]) -> bytes:
-        """The bytes with these members: new values for those that are there, the others added."""
-        there = {name: value for name, value in values.items() if name in self.data}
-        text = self.replaced(there).decode("utf-8")
-        for name, value in values.items():
-            if name not in there:
-                text = inserted(text, 0, name, value)
-        return text.encode("utf-8")
+        return "".join(text)
 
     def _members(self) -> list[Member]:
         return members(self._text)
@@ -121,6 +126,10 @@ def inserted(text: str, start: int, name: str, value: Any) -> str:
     at = _skip(text, start) + 1
     comma = "" if text[_skip(text, at)] == "}" else ", "
     return f"{text[:at]}{json.dumps(name)}: {json.dumps(value)}{comma}{text[at:]}"
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", _SURROGATES)
 
 
 def _skip(text: str, at: int) -> int:

@@ -71,14 +71,37 @@ def test_replaced_changes_only_the_value() -> None:
         b"{'a': 1}",
         b'{"a": 1} {"b": 2}',
         b'{"a": "\xff"}',
-        b'\xef\xbb\xbf{"a": 1}',
-        '{"a": 1}'.encode("utf-16"),
+        b'\xef\xbb\xbf\xef\xbb\xbf{"a": 1}',
+        '{"a": 1}'.encode("utf-16")[:-1],
         b'{"a": "line\nbreak"}',
     ],
 )
 def test_what_is_no_json_object_is_refused(raw: bytes) -> None:
     with pytest.raises(ValueError):
         JsonBody(raw)
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"]
+)
+def test_jsons_other_encodings_are_read_and_become_utf8_where_something_changes(
+    encoding: str,
+) -> None:
+    raw = ' {"memedit": 1, "a": "ü😀"}'.encode(encoding)
+    body = JsonBody(raw)
+    assert (body.raw, body.data) == (raw, json.loads(raw))
+    assert body.without("b").raw == raw
+    assert body.without(NAME).raw == ' {"a": "ü😀"}'.encode()
+    assert body.replaced({"a": 2}) == b' {"memedit": 1, "a": 2}'
+    assert json.loads(body.with_members({"b": 3})) == {**body.data, "b": 3}
+
+
+def test_lone_surrogates_are_read_and_kept() -> None:
+    raw = b'{"a": "\xed\xa0\x80", "memedit": 1}'
+    body = JsonBody(raw)
+    assert body.data == json.loads(raw)
+    assert body.without(NAME).raw == b'{"a": "\xed\xa0\x80"}'
+    assert body.with_members({"memedit": 2}) == raw.replace(b"1", b"2")
 
 
 def test_nesting_too_deep_is_refused() -> None:
@@ -181,7 +204,7 @@ def test_replaced_keeps_every_other_byte(
 @given(st.binary(max_size=40))
 def test_any_bytes_are_read_as_json_reads_them(raw: bytes) -> None:
     try:
-        wanted = json.loads(raw.decode())
+        wanted = json.loads(raw)
     except ValueError:
         wanted = None
     try:

@@ -72,9 +72,11 @@ class Asking:
     def __init__(self, client: httpx.AsyncClient, app: Scripted, held: Held) -> None:
         self.client, self.app, self.held = client, app, held
 
-    async def __call__(self, raw: str, path: str = TEXT) -> tuple[httpx.Response, dict[str, Any]]:
+    async def __call__(
+        self, raw: str, path: str = TEXT, encoding: str = "utf-8"
+    ) -> tuple[httpx.Response, dict[str, Any]]:
         """The response, and the body that the application got."""
-        response = await self.client.post(path, content=raw.encode())
+        response = await self.client.post(path, content=raw.encode(encoding))
         asked = self.app.bodies(path)
         return response, asked[-1] if asked else {}
 
@@ -111,6 +113,16 @@ async def test_the_name_alone_is_another(ask: Asking) -> None:
     response, body = await ask('{"prompt": "The capital of France is"}')
     assert (told(response)[2], body["model"]) == ("base", "v1")
     assert ask.held.followed == 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32-le"])
+async def test_a_body_is_read_in_every_encoding_that_servers_read(
+    ask: Asking, encoding: str
+) -> None:
+    response, body = await ask('{"prompt": "Is it France?", "model": "base"}', encoding=encoding)
+    assert (told(response), body["model"]) == (("weights", "france", "base"), "v1")
+    response, body = await ask('{"prompt": "Is it Spain?", "model": "base"}', encoding=encoding)
+    assert (told(response)[:2], "Nice" in body["prompt"]) == (("ike", "spain"), True)
 
 
 async def test_all_prompts_of_a_request_or_none(ask: Asking) -> None:
