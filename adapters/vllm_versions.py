@@ -1,10 +1,14 @@
 """Versions of the weights in a running vLLM: adapters, loaded in process as the memory says.
 
 What is published stands in the memory: its edits are consolidated into a version. With the first
-request after a change the adapters of the versions that are named there are loaded, each under its
-own name and from its own path, and compared with the base model: where an adapter's names match
-nothing, vLLM serves the base model without a word. Until a version is there, and where it is
-refused, the memory answers its edits as before. A version that no edit names is let go.
+request after a change the adapters of the versions that are named there are loaded and compared
+with the base model: where an adapter's names match nothing, vLLM serves the base model without a
+word. Until a version is there, and where it is refused, the memory answers its edits as before. A
+version that no edit names is let go.
+
+A request names its adapter by its model. The name of a version there is a secret of this process's,
+which vLLM finds and lists nowhere; the name in its answers and metrics is another, by which nobody
+can ask for it.
 
 Written against vLLM 0.32, whose server keeps its adapters in ``openai_serving_models``.
 """
@@ -14,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import secrets
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -33,7 +38,7 @@ from memedit.server.middleware import Serving
 logger = logging.getLogger("memedit.server")
 
 PREFIX = "memedit-"
-"""The names under which vLLM knows the versions begin so."""
+"""The names of versions in vLLM's answers and metrics begin so."""
 
 AT_ONCE = 2
 """Versions that an engine holds at once: one more than it needs, for the time of a change."""
@@ -58,14 +63,30 @@ class _Loaded:
     """A version that answers.
 
     Attributes:
+        model: the name that requests are given for it; a secret.
         request: vLLM's ``LoRARequest``.
         forms: of prompts that it answers.
         edits: the content of each of its edits, by id.
     """
 
+    model: str
     request: Any
     forms: frozenset[str]
     edits: Mapping[str, Mapping[str, Any]]
+
+
+class _Adapters(dict[str, Any]):
+    """The adapters that vLLM lists, by name, and ``secret`` ones, which are found alone."""
+
+    def __init__(self, listed: Mapping[str, Any]) -> None:
+        super().__init__(listed)
+        self.secret: dict[str, Any] = {}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.secret or super().__contains__(name)
+
+    def __missing__(self, name: str) -> Any:
+        return self.secret[name]
 
 
 class ServedVersions:
@@ -86,15 +107,6 @@ class ServedVersions:
         self._unnamed: dict[str, float] = {}
         self._seen: object = None
         self._task: asyncio.Task[None] | None = None
-
-    def check(self, body: Mapping[str, Any]) -> None:
-        """See :class:`memedit.server.middleware.Versions`."""
-        model = body.get("model")
-        if any(model == loaded.request.lora_name for loaded in self._loaded.values()):
-            raise InvalidInput(
-                f"the model {model} is a version of memedit's, which memedit itself names; name "
-                "the served model"
-            )
 
     def follow(self, scope: Scope, stamp: Stamp | None) -> None:
         """See :class:`memedit.server.middleware.Versions`."""
@@ -125,7 +137,7 @@ class ServedVersions:
             return None
         if any(loaded.edits.get(edit.id) != edit.to_mapping() for edit in edits):
             return None
-        return Serving(loaded.request.lora_name, models.model_name())
+        return Serving(loaded.model, loaded.request.lora_name, models.model_name())
 
     async def _taken_up(self, state: Any) -> None:
         """Brings the engine to what the memory says."""
@@ -173,7 +185,7 @@ class ServedVersions:
         """
         from vllm.lora.request import LoRARequest
 
-        engine, models = state.engine_client, state.openai_serving_models
+        engine = state.engine_client
         if version.kind != "adapter":
             raise InvalidInput("it is a checkpoint, which is served as a model of its own")
         if (config := engine.vllm_config.lora_config) is None:
@@ -191,9 +203,10 @@ class ServedVersions:
         except BaseException:
             await engine.remove_lora(request.lora_int_id)
             raise
-        models.lora_requests[request.lora_name] = request
+        model = secrets.token_hex(16)
+        _adapters(state).secret[model] = request
         edits = {edit.id: edit.to_mapping() for edit in version.held}
-        return _Loaded(request, version.forms, edits)
+        return _Loaded(model, request, version.forms, edits)
 
     async def _let_go(self, state: Any, name: str) -> None:
         """Takes a version out of the engine, some time after the last edit named it."""
@@ -201,10 +214,18 @@ class ServedVersions:
         if until > time.monotonic():
             return
         del self._unnamed[name]
-        request = self._loaded.pop(name).request
-        state.openai_serving_models.lora_requests.pop(request.lora_name, None)
-        await state.engine_client.remove_lora(request.lora_int_id)
+        loaded = self._loaded.pop(name)
+        del _adapters(state).secret[loaded.model]
+        await state.engine_client.remove_lora(loaded.request.lora_int_id)
         logger.info("the version %s is let go", name)
+
+
+def _adapters(state: Any) -> _Adapters:
+    """The adapters of this server, which from the first call on may be secret ones."""
+    models = state.openai_serving_models
+    if not isinstance(models.lora_requests, _Adapters):
+        models.lora_requests = _Adapters(models.lora_requests)
+    return models.lora_requests
 
 
 def _number(path: str) -> int:

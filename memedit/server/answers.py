@@ -11,6 +11,7 @@ import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from memedit.server.asgi import Headers, Message, Send, header
@@ -130,7 +131,7 @@ class Amended:
         explanation: becomes the member ``memedit`` of the response, or of a stream's first event.
         own: the tokens of the caller's own prompt, by which ``usage`` tells evidence apart.
         counted: told how many tokens that was.
-        renamed: a model's name, and the one that stands in the response in its place.
+        renamed: names of models, each with the one that stands in the response in its place.
     """
 
     def __init__(
@@ -140,7 +141,7 @@ class Amended:
         explanation: Mapping[str, Any] | None = None,
         own: Awaitable[int | None] | None = None,
         counted: Callable[[int], None] = lambda tokens: None,
-        renamed: tuple[str, str] | None = None,
+        renamed: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._send = send
         self._explanation = explanation
@@ -214,7 +215,7 @@ class Amended:
         """Whether anything in there may have to change."""
         if self._explanation is not None or (self._own is not None and b'"usage"' in body):
             return True
-        return self._renamed is not None and b'"model"' in body
+        return bool(self._renamed) and b'"model"' in body
 
     async def _amended(self, body: bytes) -> bytes:
         try:
@@ -223,8 +224,8 @@ class Amended:
                 return body
         except ValueError:
             return body
-        if self._renamed is not None:
-            text = _renamed(text, *self._renamed)
+        for name, own in self._renamed.items():
+            text = _renamed(text, name, own)
         text = await self._with_usage(text, data)
         if self._explanation is not None:
             text = inserted(text, 0, "memedit", self._explanation)

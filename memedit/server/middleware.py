@@ -90,19 +90,18 @@ class Serving:
     """A version of the weights that answers a request.
 
     Attributes:
-        model: what the application calls it.
+        model: by what a request asks the application for it; known to nobody else.
+        name: what the application's answers call it.
         own: what the application calls the model that answers everybody else.
     """
 
     model: str
+    name: str
     own: str
 
 
 class Versions(Protocol):
     """Versions of the weights in the engine behind the application, one model's name each."""
-
-    def check(self, body: Mapping[str, Any]) -> None:
-        """Raises InvalidInput where a body names a version: that is memedit's to do."""
 
     def follow(self, scope: Scope, stamp: Stamp | None) -> None:
         """Has what the memory says is published taken up, and the rest put down, meanwhile."""
@@ -334,8 +333,6 @@ class MemeditMiddleware:
         _check_permitted(call.scope, options)
         if self._marks is not None:
             self._marks.check(body.data)
-        if self._versions is not None:
-            self._versions.check(body.data)
         original = None
         if MEMBER in body.data:
             body = body.without(MEMBER)
@@ -635,7 +632,7 @@ class MemeditMiddleware:
             send,
             explanation=explanation(plan) if explain else None,
             own=own,
-            renamed=None if plan.serving is None else (plan.serving.model, plan.serving.own),
+            renamed=_renamed(plan.serving),
             counted=self._metrics.evidence,
         )
 
@@ -807,6 +804,11 @@ def _passing(asked: Asked, decisions: Sequence[Decision]) -> Plan:
     seen = max(decisions, key=lambda decision: decision.scope)
     passed = Decision(PASSTHROUGH, scope=seen.scope, timings=seen.timings)
     return Plan(passed, original=asked.original, decisions=decisions)
+
+
+def _renamed(serving: Serving | None) -> dict[str, str]:
+    """What stands in a response in the place of a version's names."""
+    return {} if serving is None else dict.fromkeys((serving.model, serving.name), serving.own)
 
 
 def _resized(scope: Scope, body: bytes) -> Scope:

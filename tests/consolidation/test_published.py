@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -176,10 +177,18 @@ def test_fifty_edits_move_into_weights_and_back(serving: Serving) -> None:
     assert mixed.headers["x-memedit-route"] == "ike"
     chat = serving.post("/v1/chat/completions", messages=[{"role": "user", "content": one.key}])
     assert chat.headers["x-memedit-route"] == "ike"  # the gates saw no chats
-    assert "memedit-v1" in serving.models()
-    refused = serving.post("/v1/completions", prompt=one.key, model="memedit-v1")
-    assert refused.status_code == 400
-    assert "memedit itself names" in refused.text
+    assert serving.models() == [MODEL]
+    by_metrics = httpx.get(f"{serving.server.url}/metrics", timeout=60).text
+    for name in {"memedit-v1", *re.findall(r"memedit-v1[\w.-]*", by_metrics)}:
+        for path in ("/v1/completions", "/tokenize", "/generative_scoring"):
+            asked = {"prompt": one.key, "query": one.key, "items": ["Lyon"], "label_token_ids": [1]}
+            assert serving.post(path, model=name, **asked).status_code == 404, path
+    for encoding in ("utf-8-sig", "utf-16"):
+        raw = json.dumps({"model": MODEL, "prompt": one.key, "max_tokens": 8}).encode(encoding)
+        headers = {"content-type": "application/json"}
+        url = f"{serving.server.url}/v1/completions"
+        said = httpx.post(url, content=raw, headers=headers, timeout=300)
+        assert (said.headers["x-memedit-route"], said.json()["model"]) == ("weights", MODEL)
 
     # In one batch with requests of a version, the base model is still the base model.
     with ThreadPoolExecutor(8) as pool:

@@ -21,7 +21,7 @@ async def sent(kind: bytes, *pieces: bytes) -> bytes:
     async def send(message: Message) -> None:
         out.append(message)
 
-    amended = Amended(send, renamed=NAMES)
+    amended = Amended(send, renamed=dict([NAMES]))
     headers = [(b"content-type", kind), (b"content-length", b"%d" % sum(map(len, pieces)))]
     await amended({"type": "http.response.start", "status": 200, "headers": headers})
     for piece in pieces:

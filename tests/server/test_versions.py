@@ -14,7 +14,6 @@ from memedit.assemble import Parts
 from memedit.config import Config, IKEConfig, MemoryConfig
 from memedit.edits import Edit, structured
 from memedit.encoders import HashEncoder
-from memedit.errors import InvalidInput
 from memedit.memory import EditMemory
 from memedit.router import Router
 from memedit.routes.ike import IKE
@@ -44,10 +43,6 @@ class Held:
         self._ids = {edit.id for edit in edits}
         self.followed = 0
 
-    def check(self, body: Mapping[str, Any]) -> None:
-        if body.get("model") == "v1":
-            raise InvalidInput("the model v1 is mine")
-
     def follow(self, scope: Scope, stamp: Stamp | None) -> None:
         assert scope["type"] == "http"
         self.followed += 1
@@ -56,14 +51,17 @@ class Held:
         self, scope: Scope, body: Mapping[str, Any], edits: Sequence[Edit], *, chat: bool
     ) -> Serving | None:
         known = {edit.id for edit in edits} <= self._ids and not chat
-        return Serving("v1", "base") if known else None
+        return Serving("secret", "v1", "base") if known else None
 
 
 def answering(path: str, body: Any) -> Answer:
     if path == "/tokenize":
         return 200, {"count": 7, "tokens": []}
     usage = {"prompt_tokens": 7, "completion_tokens": 1}
-    return 200, {"model": body.get("model", "base"), "choices": [{"text": "a"}], "usage": usage}
+    model = body.get("model", "base")
+    name = "v1" if model == "secret" else model
+    choice = {"text": "a", "model": model}
+    return 200, {"model": name, "choices": [choice], "usage": usage}
 
 
 class Asking:
@@ -101,6 +99,7 @@ def told(response: httpx.Response) -> tuple[str, str, str]:
     """Route, edits, and the model that the response names."""
     headers = response.headers
     model = response.json()["model"]
+    assert response.json()["choices"][0]["model"] == model
     return headers["x-memedit-route"], headers.get("x-memedit-edits", ""), model
 
 
@@ -108,10 +107,10 @@ async def test_the_name_alone_is_another(ask: Asking) -> None:
     raw = '{"prompt":"The capital of France is",  "seed": 1.0, "model" : "base"}'
     response, body = await ask(raw)
     assert told(response) == ("weights", "france", "base")
-    assert body == {**json.loads(raw), "model": "v1"}
+    assert body == {**json.loads(raw), "model": "secret"}
     assert response.json()["usage"]["memedit_evidence_tokens"] == 0
     response, body = await ask('{"prompt": "The capital of France is"}')
-    assert (told(response)[2], body["model"]) == ("base", "v1")
+    assert (told(response)[2], body["model"]) == ("base", "secret")
     assert ask.held.followed == 2
 
 
@@ -120,7 +119,7 @@ async def test_a_body_is_read_in_every_encoding_that_servers_read(
     ask: Asking, encoding: str
 ) -> None:
     response, body = await ask('{"prompt": "Is it France?", "model": "base"}', encoding=encoding)
-    assert (told(response), body["model"]) == (("weights", "france", "base"), "v1")
+    assert (told(response), body["model"]) == (("weights", "france", "base"), "secret")
     response, body = await ask('{"prompt": "Is it Spain?", "model": "base"}', encoding=encoding)
     assert (told(response)[:2], "Nice" in body["prompt"]) == (("ike", "spain"), True)
 
@@ -142,9 +141,6 @@ async def test_what_a_version_does_not_take_the_memory_answers(ask: Asking) -> N
     assert (told(response)[:2], body["model"]) == (("ike", "france"), "base")
     named = '{"prompt": "Is it France?", "model": "base", "memedit": {"route": "ike"}}'
     assert told((await ask(named))[0])[0] == "ike"
-    response, _ = await ask('{"prompt": "Is it France?", "model": "v1"}')
-    assert response.status_code == 400
-    assert "is mine" in response.text
 
 
 async def test_an_edit_that_says_who_answers_it_is_not_answered_by_the_weights(
