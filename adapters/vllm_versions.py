@@ -6,6 +6,9 @@ with the base model: where an adapter's names match nothing, vLLM serves the bas
 word. Until a version is there, and where it is refused, the memory answers its edits as before. A
 version that no edit names is let go.
 
+A hash of a version's files is part of its name here: made anew or repaired, it is another version,
+also to vLLM's prefix cache.
+
 A request names its adapter by its model. The name of a version there is a secret of this process's,
 which vLLM finds and lists nowhere; the name in its answers and metrics is another, by which nobody
 can ask for it.
@@ -16,6 +19,7 @@ Written against vLLM 0.32, whose server keeps its adapters in ``openai_serving_m
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import logging
 import secrets
@@ -26,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memedit.consolidation.versions import Stored, published, stored
+from memedit.consolidation.versions import ADAPTER_FILES, Stored, published, stored
 from memedit.edits import Edit
 from memedit.errors import InvalidInput, MemeditError, Unsupported
 from memedit.evaluation.matching import stated
@@ -102,6 +106,7 @@ class ServedVersions:
     def __init__(self, folder: Path, memory: EditMemory) -> None:
         self._folder = folder
         self._memory = memory
+        # By a name with a hash of the files, as those below.
         self._loaded: dict[str, _Loaded] = {}
         self._refused: set[str] = set()
         self._unnamed: dict[str, float] = {}
@@ -128,55 +133,69 @@ class ServedVersions:
         if not self._loaded or (model and not models.is_base_model(model)):
             return None
         # On a thread: the memory may be busy, and the event loop must not wait for it.
-        records = await asyncio.to_thread(lambda: [self._memory.find(edit.id) for edit in edits])
-        if any(record is None or record.state != "consolidated" for record in records):
-            return None
-        names = {record.version for record in records if record is not None}
-        loaded = self._loaded.get(names.pop()) if len(names) == 1 else None
+        name = await asyncio.to_thread(self._holding, edits)
+        loaded = None if name is None else self._loaded.get(name)
         if loaded is None or ("chat" if chat else "text") not in loaded.forms:
             return None
         if any(loaded.edits.get(edit.id) != edit.to_mapping() for edit in edits):
             return None
         return Serving(loaded.model, loaded.request.lora_name, models.model_name())
 
+    def _holding(self, edits: Sequence[Edit]) -> str | None:
+        """The version, as it lies on disk, into which all of these edits are consolidated."""
+        records = [self._memory.find(edit.id) for edit in edits]
+        if any(record is None or record.state != "consolidated" for record in records):
+            return None
+        versions = {record.version for record in records if record is not None}
+        return self._name(versions.pop()) if len(versions) == 1 else None
+
+    def _name(self, version: str) -> str:
+        return f"{version}-{_hash(self._folder / version)}"
+
     async def _taken_up(self, state: Any) -> None:
         """Brings the engine to what the memory says."""
         try:
-            named = await asyncio.to_thread(published, self._memory)
+            named = await asyncio.to_thread(self._named)
         except MemeditError:
             logger.exception("the published versions cannot be read; they stay as they are")
             return
         self._refused &= named.keys()
         for name in list(self._loaded.keys() - named.keys()):
             await self._let_go(state, name)
-        for name in named:
+        for name, version in named.items():
             self._unnamed.pop(name, None)
             if name in self._loaded or name in self._refused:
                 continue
             if len(self._loaded) == AT_ONCE:
-                logger.warning("the version %s finds no room; the memory answers its edits", name)
+                logger.warning(
+                    "the version %s finds no room; the memory answers its edits", version
+                )
                 continue
-            await self._load(state, name)
+            await self._load(state, name, version)
 
-    async def _load(self, state: Any, name: str) -> None:
+    def _named(self) -> dict[str, str]:
+        """The versions that the memory names, by their names with a hash."""
+        return {self._name(version): version for version in published(self._memory)}
+
+    async def _load(self, state: Any, name: str, of: str) -> None:
         started = time.monotonic()
         try:
-            version = await asyncio.to_thread(stored, self._folder, name)
-            self._loaded[name] = await self._checked(state, version)
+            version = await asyncio.to_thread(stored, self._folder, of)
+            self._loaded[name] = await self._checked(state, name, version)
         except Exception as error:
             # vLLM raises whatever its workers raise.
             self._refused.add(name)
             known = isinstance(error, MemeditError)
             logger.error(
                 "the version %s is refused, and the memory answers its edits: %s",
-                *(name, error),
+                *(of, error),
                 exc_info=None if known else error,
             )
             return
         spent = time.monotonic() - started
-        logger.info("the version %s answers %d edits (%.1f s)", name, len(version.held), spent)
+        logger.info("the version %s answers %d edits (%.1f s)", of, len(version.held), spent)
 
-    async def _checked(self, state: Any, version: Stored) -> _Loaded:
+    async def _checked(self, state: Any, name: str, version: Stored) -> _Loaded:
         """A version in the engine, whose answers are not the base model's.
 
         Raises:
@@ -196,7 +215,7 @@ class ServedVersions:
                 "consolidation.max_rank"
             )
         path = str(version.folder.absolute())
-        request = LoRARequest(f"{PREFIX}{version.name}", _number(path), path)
+        request = LoRARequest(f"{PREFIX}{name}", _number(name), path)
         await engine.add_lora(request)
         try:
             await _compare(engine, version, request)
@@ -228,9 +247,30 @@ def _adapters(state: Any) -> _Adapters:
     return models.lora_requests
 
 
-def _number(path: str) -> int:
+def _number(name: str) -> int:
     """An adapter's number for vLLM: the same in all of a server's processes."""
-    return 2**30 + int.from_bytes(hashlib.sha256(path.encode()).digest()[:3], "big")
+    return 2**30 + int.from_bytes(hashlib.sha256(name.encode()).digest()[:3], "big")
+
+
+def _hash(folder: Path) -> str:
+    """Of a version's files, 16 hexadecimal digits; ``unreadable`` where they are."""
+    try:
+        files = [folder / name for name in ADAPTER_FILES]
+        stats = [file.stat() for file in files]
+        seen = tuple((stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats)
+        return _hash_of(tuple(files), seen)
+    except (OSError, ValueError):
+        return "unreadable"
+
+
+@functools.lru_cache(maxsize=4 * AT_ONCE)
+def _hash_of(files: tuple[Path, ...], seen: tuple[tuple[int, ...], ...]) -> str:
+    """Files as they were ``seen`` to be are read once."""
+    found = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as opened:
+            found.update(hashlib.file_digest(opened, "sha256").digest())
+    return found.hexdigest()[:16]
 
 
 async def _compare(engine: Any, version: Stored, request: Any) -> None:

@@ -24,6 +24,9 @@ Form = Literal["text", "chat"]
 
 MANIFEST = "manifest.json"
 
+ADAPTER_FILES = (MANIFEST, "adapter_config.json", "adapter_model.safetensors")
+"""What is in the folder of a version that is an adapter."""
+
 MAX_RANK = 512
 """The highest rank of an adapter that vLLM takes."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,12 +15,13 @@ import pytest
 from memedit.adapters import vllm_server as adapter
 from memedit.adapters.vllm_versions import AT_ONCE, ServedVersions
 from memedit.config import Config, ConsolidationConfig
-from memedit.consolidation.versions import MANIFEST, publish, stored
+from memedit.consolidation.versions import MANIFEST, publish, stored, unpublish
 from memedit.editors.architectures import down_projections
 from memedit.edits import structured
 from memedit.encoders import HashEncoder
 from memedit.memory import EditMemory
 from memedit.server.asgi import Scope
+from memedit.server.freshness import Stamp
 from memedit.server.middleware import Serving
 
 FRANCE = structured("France", "The capital of {} is", "Lyon", id="france")
@@ -102,7 +104,7 @@ class Served:
 
     async def looked(self) -> None:
         """Has the versions look at the memory, and waits until they have."""
-        self.versions.follow(self.scope, None)
+        self.versions.follow(self.scope, Stamp(object(), 0.0, 0.0))
         await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
 
     async def asked(self, **body: Any) -> Serving | None:
@@ -153,3 +155,50 @@ async def test_a_version_is_known_to_memedit_alone(served: Served) -> None:
         message = {"role": "user", "content": [{"type": name}]}
         asked = SimpleNamespace(model="base", messages=[message])
         assert server._maybe_get_adapters(asked, supports_default_mm_loras=True) is None
+
+
+async def test_a_version_made_anew_under_its_name_is_another(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served.write("Lyon")
+    served.publish()
+    await served.looked()
+    assert await served.answer() == "Lyon"
+    first = await served.asked()
+
+    unpublish(served.memory, "v1", "default")
+    shutil.rmtree(served.folder / "v1")
+    served.write("Lyon, of course")
+    served.publish()
+    assert await served.answer() == "the memory"  # until it is there
+    await served.looked()
+    assert await served.answer() == "Lyon, of course"
+    second = await served.asked()
+    assert first is not None
+    assert second is not None
+    assert (first.name, first.model) != (second.name, second.model)
+    assert len(served.engine.loaded) == 2  # requests may be on their way to the first
+
+    monkeypatch.setattr("memedit.adapters.vllm_versions._GRACE", -1.0)
+    served.versions._unnamed.clear()
+    await served.looked()
+    assert [said for _, said in served.engine.loaded.values()] == ["Lyon, of course"]
+    assert first.model not in served.models.lora_requests
+
+
+async def test_a_refused_version_is_looked_at_again_when_it_has_changed(served: Served) -> None:
+    served.write("Paris")
+    served.publish()
+    await served.looked()
+    assert (await served.answer(), served.engine.loaded) == ("the memory", {})
+    (served.folder / "v1" / ADAPTER).write_text("Lyon")
+    await served.looked()
+    assert await served.answer() == "Lyon"
+
+
+async def test_a_version_whose_folder_is_gone_answers_no_more(served: Served) -> None:
+    served.write("Lyon")
+    served.publish()
+    await served.looked()
+    shutil.rmtree(served.folder / "v1")
+    assert await served.answer() == "the memory"
