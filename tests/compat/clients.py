@@ -125,4 +125,6 @@ class LiteLLMClient:
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         assert answer, "LiteLLM's process ended"
-        return json.loads(answer)
+        told = json.loads(answer)
+        assert not isinstance(told, dict) or "failed" not in told, told
+        return told
