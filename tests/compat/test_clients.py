@@ -48,7 +48,7 @@ def litellm_client() -> Iterator[LiteLLMClient]:
         pytest.skip(
             "LiteLLM, which is no part of memedit's environment, is not there as a client: "
             f"uv venv {LiteLLMClient.home()} && "
-            f"uv pip install --python {LiteLLMClient.home()} litellm mcp fastapi"
+            f"uv pip install --python {LiteLLMClient.home()} 'litellm[proxy]'"
         )
     with LiteLLMClient(folder) as client:
         yield client
