@@ -19,8 +19,6 @@ from memedit.edits import Edit
 from memedit.errors import InvalidInput
 from memedit.protocols import Editor, WeightDelta
 
-Share = Annotated[float, Field(gt=0, le=1)]
-
 
 @dataclass(frozen=True)
 class RECT:
@@ -34,7 +32,7 @@ class RECT:
 
     name: str = "rect"
     inner: Editor = field(default_factory=lambda: ROME(one_key=True))
-    keep: Share = 0.4
+    keep: Annotated[float, Field(gt=0, le=1)] = 0.4
 
     def describe(self, model: Any) -> Mapping[str, Any]:
         """Every setting, the inner editor's too; see :class:`memedit.protocols.Editor`."""

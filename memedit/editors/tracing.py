@@ -112,7 +112,8 @@ def trace(
     architecture = architecture_of(model)
     window = max(1, round(architecture.depth / 5))
     embedding = model.get_submodule(architecture.embedding)
-    weights = embedding.weight.detach().float()
+    weights = embedding.weight.detach()
+    spread = weights.float().std()
     random = torch.Generator().manual_seed(seed)
     facts = []
     with torch.no_grad():
@@ -121,7 +122,7 @@ def trace(
             row = target_row(tokenizer, edit, 0, Context(), "")
             first = _first_of_subject(tokenizer, edit, row)
             shape = (samples, row.subject + 1 - first, weights.shape[1])
-            size = noise * (weights.std() * _scale(embedding, row.ids)).item()
+            size = noise * (spread * _scale(embedding, row.ids)).item()
             blur = size * torch.randn(shape, generator=random)
             facts.append(_fact(model, architecture, row, first, blur, window))
     progress(len(edits), len(edits))
